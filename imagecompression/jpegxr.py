@@ -1,0 +1,107 @@
+"""JPEG XR (ISO/IEC 29199-2) through imagecodecs, that is jxrlib."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from imagecompression.codec import (
+    Codec,
+    CodecError,
+    CodecUnavailableError,
+    Image,
+    Knob,
+    check_image,
+    check_size,
+)
+
+_TAG_WIDTH, _TAG_HEIGHT = 0xBC80, 0xBC81
+
+
+@dataclass(frozen=True)
+class JpegXr(Codec):
+    """JPEG XR with jxrlib's defaults: one overlap level, 4:4:4 at high quality, 4:2:0 below.
+
+    Attributes:
+        quality: 1 … 99 in percent of jxrlib's scale, higher is better. 100 would mean lossless
+            and is refused: this class is the lossy codec.
+
+    >>> import numpy as np
+    >>> JpegXr.decode(JpegXr(quality=80).encode(np.zeros((8, 8, 3), np.uint8))).shape
+    (8, 8, 3)
+    """
+
+    quality: float = 80.0
+
+    name: ClassVar[str] = "jpegxr"
+    suffix: ClassVar[str] = ".jxr"
+    other_suffixes: ClassVar[tuple[str, ...]] = (".wdp", ".hdp")
+    knob: ClassVar[Knob] = Knob("quality", 1, 99, 0.25, rises_with_size=True)
+    ratio_tolerance: ClassVar[float] = 0.05
+    ssim_tolerance: ClassVar[float] = 0.01
+
+    def __post_init__(self) -> None:
+        self._check_range("quality", 1, 99, integer=False)
+
+    def encode(self, image: Image) -> bytes:
+        image = check_image(image)
+        # imagecodecs takes a level under 1 as a fraction; 0 and 1 would be lossless.
+        return bytes(_imagecodecs().jpegxr_encode(image, level=self.quality / 100.0))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Image:
+        imagecodecs = _imagecodecs()
+        check_size(*_size(data))
+        try:
+            pixels = np.asarray(imagecodecs.jpegxr_decode(data))
+        except Exception as error:  # jxrlib reports every fault through one private class
+            raise CodecError(f"Not a readable JPEG XR file: {error}") from error
+        if pixels.dtype != np.uint8:
+            raise CodecError(
+                f"Only 8-bit JPEG XR is supported. Received: dtype={pixels.dtype}, "
+                f"shape={pixels.shape}"
+            )
+        if pixels.ndim == 3 and pixels.shape[2] == 4:
+            pixels = pixels[:, :, :3]
+        return check_image(pixels)
+
+    @classmethod
+    def matches(cls, data: bytes) -> bool:
+        return data[:3] == b"II\xbc"
+
+    @classmethod
+    def version(cls) -> str:
+        imagecodecs = _imagecodecs()
+        return f"{imagecodecs.jpegxr_version()} (imagecodecs {imagecodecs.__version__})"
+
+
+def _imagecodecs():  # type: ignore[no-untyped-def]
+    """The imagecodecs module, or `CodecUnavailableError` where its jxrlib is missing."""
+    try:
+        import imagecodecs
+
+        imagecodecs.jpegxr_version()
+    except (ImportError, RuntimeError) as error:
+        raise CodecUnavailableError(
+            f"JPEG XR needs imagecodecs built with jxrlib (pip install imagecodecs): {error}"
+        ) from error
+    return imagecodecs
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Width and height from the file's directory (Annex A: a TIFF-like list of 12-byte entries)."""
+    sides: dict[int, int] = {}
+    try:
+        (offset,) = struct.unpack_from("<I", data, 4)
+        (count,) = struct.unpack_from("<H", data, offset)
+        for entry in range(count):
+            at = offset + 2 + 12 * entry
+            tag, kind = struct.unpack_from("<HH", data, at)
+            if tag in (_TAG_WIDTH, _TAG_HEIGHT):
+                (sides[tag],) = struct.unpack_from({1: "<B", 3: "<H"}.get(kind, "<I"), data, at + 8)
+        return sides[_TAG_WIDTH], sides[_TAG_HEIGHT]
+    except (struct.error, KeyError) as error:
+        raise CodecError("Not a readable JPEG XR file: no picture size in its directory") from error

@@ -1,0 +1,45 @@
+"""Opening untrusted bytes with Pillow: one format only, size checked before pixels are read."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import Image as PilImage
+from PIL import UnidentifiedImageError
+
+from imagecompression.codec import CodecError, check_size
+
+
+@contextmanager
+def open_checked(data: bytes, pillow_format: str) -> Iterator[PilImage.Image]:
+    """Open `data` as `pillow_format`, refuse it by its header's size, then load its pixels.
+
+    Raises:
+        CodecError: Another format, damaged or truncated data, or over `MAX_PIXELS` pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            # check_size is the limit here; Pillow's own warning would only repeat it.
+            warnings.simplefilter("ignore", PilImage.DecompressionBombWarning)
+            with PilImage.open(io.BytesIO(data), formats=[pillow_format]) as picture:
+                check_size(*picture.size)
+                picture.load()
+                yield picture
+    except CodecError:
+        raise
+    except (
+        UnidentifiedImageError,
+        PilImage.DecompressionBombError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+    ) as error:
+        raise CodecError(f"Not a readable {pillow_format} file: {error}") from error
