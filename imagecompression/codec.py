@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from imagecompression.errors import ImageCompressionError
+
 Image = npt.NDArray[np.uint8]
 """A decoded picture: `uint8`, `(H, W)` gray or `(H, W, 3)` RGB, C-contiguous."""
 
@@ -22,7 +24,7 @@ MAX_PIXELS = 100_000_000
 """No decoder allocates for more pixels than this; a larger header is refused unread."""
 
 
-class CodecError(ValueError):
+class CodecError(ImageCompressionError):
     """Bad parameters, an image outside the contract, or a file that cannot be decoded."""
 
 

@@ -95,14 +95,10 @@ def bits_per_pixel(image: Image, file_bytes: int) -> float:
 
 
 def _check_pair(reference: Image, distorted: Image) -> None:
-    if reference.shape != distorted.shape or reference.dtype != np.uint8 != distorted.dtype:
+    same = reference.shape == distorted.shape and reference.dtype == distorted.dtype == np.uint8
+    if not same or reference.size == 0:
         raise ValueError(
-            "Metrics compare two uint8 pictures of one shape. Received: "
-            f"{reference.dtype} {reference.shape} and {distorted.dtype} {distorted.shape}"
-        )
-    if distorted.dtype != np.uint8 or reference.size == 0:
-        raise ValueError(
-            "Metrics compare non-empty uint8 pictures. Received: "
+            "Metrics compare two non-empty uint8 pictures of one shape. Received: "
             f"{reference.dtype} {reference.shape} and {distorted.dtype} {distorted.shape}"
         )
 

@@ -1,0 +1,1 @@
+"""Building datasets of encoded pictures: sources → splits → encoded files → patches."""

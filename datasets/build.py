@@ -1,0 +1,446 @@
+"""Building a dataset: sources × codecs × targets → encoded files and the manifest.
+
+A build is planned first; executing the plan in any order and in any number of processes gives the
+same bytes. Finished jobs are journaled, so a build that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from datasets.manifest import write_manifest
+from datasets.patches import PatchConfig, extract_patches
+from datasets.sources import Rejected, Source, find_sources, pixel_hash
+from datasets.splits import SPLITS, assign_splits
+from datasets.workers import worker_pool
+from imagecompression import (
+    CODECS,
+    CodecError,
+    RateSearch,
+    RatioTarget,
+    SsimTarget,
+    codec_from_params,
+)
+from imagecompression.errors import ImageCompressionError
+from imagecompression.image_io import read_image, write_bytes_atomic
+from imagecompression.metrics import bits_per_pixel, compression_ratio, ms_ssim, psnr, ssim
+from imagecompression.rate import Target
+
+FORMAT = 1
+DATASET_FILE = "dataset.json"
+JOURNAL_FILE = "journal.jsonl"
+ENCODED_FOLDER = "encoded"
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+
+class BuildError(ImageCompressionError):
+    """The build cannot start: no usable source, bad settings, or a folder with another dataset."""
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """What makes a dataset, apart from its sources.
+
+    Attributes:
+        codecs: Names from `CODECS`; the class labels, in this order.
+        ratios: Compression ratio targets, 20 means 20:1.
+        ssims: SSIM targets.
+        patch_size: Side of the square patches in pixels.
+        patches_per_class: Patches for each source and class, spread over the class's files.
+        seed: Fixes splits, codec settings and patch positions.
+    """
+
+    codecs: tuple[str, ...] = tuple(CODECS)
+    ratios: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0)
+    ssims: tuple[float, ...] = (0.8, 0.9, 0.95)
+    patch_size: int = 64
+    patches_per_class: int = 42
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.codecs if name not in CODECS]
+        if unknown or not self.codecs:
+            raise BuildError(
+                f"Codecs must be among {', '.join(CODECS)}. Received: {', '.join(unknown) or 'none'}"
+            )
+        for field_name in ("codecs", "ratios", "ssims"):
+            values = getattr(self, field_name)
+            if len(set(values)) != len(values):
+                raise BuildError(f"{field_name} has a value twice. Received: {values}")
+        lossy = [name for name in self.codecs if CODECS[name].knob is not None]
+        if lossy and not self.ratios and not self.ssims:
+            raise BuildError("Give at least one ratio or SSIM target.")
+        if not 16 <= self.patch_size <= 1024:
+            raise BuildError(f"patch_size must be 16 to 1024 pixels. Received: {self.patch_size}")
+        if self.patches_per_class < 1:
+            raise BuildError(f"patches_per_class must be positive. Got: {self.patches_per_class}")
+        try:
+            self.targets()
+        except CodecError as error:
+            raise BuildError(str(error)) from error
+
+    def targets(self) -> list[Target]:
+        """All targets, ratios first."""
+        return [*map(RatioTarget, self.ratios), *map(SsimTarget, self.ssims)]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One source and one codec setting: the unit of work, with all targets of the dataset."""
+
+    source: Source
+    split: str
+    label: str
+    params: dict[str, Any]
+    seed: int
+    ratios: tuple[float, ...]
+    ssims: tuple[float, ...]
+
+    @property
+    def job_id(self) -> str:
+        """Fixed by all that decides the job's bytes, the source's split included."""
+        facts = [self.source.pixel_sha256, self.source.source_id, self.source.group, self.split]
+        facts += [self.label, self.params, self.seed, self.ratios, self.ssims]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build left behind.
+
+    Attributes:
+        folder: The dataset.
+        sources: Number of accepted sources.
+        samples: Number of encoded files that are well.
+        samples_by_label: The same for each class.
+        patches: Number of patches.
+        splits: Number of sources in each split.
+        unreached: Samples whose target was out of reach or between two knob steps.
+        encodes_per_sample: Mean number of encodes that a target cost.
+        resumed: Jobs taken over from an earlier, interrupted run.
+        rejected: Sources that were refused.
+        failed: Samples that could not be made.
+    """
+
+    folder: Path
+    sources: int
+    samples: int
+    samples_by_label: dict[str, int]
+    patches: int
+    splits: dict[str, int]
+    unreached: int
+    encodes_per_sample: float
+    resumed: int
+    rejected: list[Rejected] = field(default_factory=list)
+    failed: list[Rejected] = field(default_factory=list)
+
+
+def plan(sources: Sequence[Source], config: BuildConfig) -> list[Job]:
+    """Every job of a build. Each draws its codec setting by a seed of its own."""
+    splits = assign_splits((source.group for source in sources), config.seed)
+    jobs = []
+    for source in sources:
+        for label in config.codecs:
+            key = f"{config.seed}:{source.pixel_sha256}:{label}"
+            seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
+            variants = CODECS[label].variants()
+            codec = variants[seed % len(variants)]
+            lossy = codec.knob is not None
+            jobs.append(
+                Job(
+                    source=source,
+                    split=splits[source.group],
+                    label=label,
+                    params=codec.params(),
+                    seed=seed,
+                    ratios=config.ratios if lossy else (),
+                    ssims=config.ssims if lossy else (),
+                )
+            )
+    return jobs
+
+
+def run_job(job: Job, folder: Path) -> list[dict[str, Any]]:
+    """Encode one source with one codec for all targets; write the files, return manifest rows.
+
+    A target that fails gives a row with status ``failed``; the others go on.
+    """
+    try:
+        image = read_image(job.source.path)
+        if pixel_hash(image) != job.source.pixel_sha256:
+            raise CodecError(f"{job.source.file} changed while the dataset was being built")
+        codec = codec_from_params(job.label, job.params)
+        search = RateSearch(image, codec)
+    except (CodecError, OSError) as error:
+        return [_failed_row(job, target, str(error)) for target in _targets(job)]
+    rows = []
+    for target in _targets(job):
+        try:
+            if target is None:
+                probe = search.probe(0)
+                data, used, encodes, measured, reached, reason = probe.data, codec, 1, None, True, ""
+            else:
+                found = search.to(target)
+                data, used, encodes = found.data, found.codec, found.encodes
+                measured, reached, reason = found.measured, found.reached, found.reason
+            decoded = used.decode(data)
+            row = _row(job, target)
+            path = f"{ENCODED_FOLDER}/{job.label}/{row['sample_id']}{used.suffix}"
+            row |= {
+                "params": json.dumps(used.params(), sort_keys=True),
+                "encoder": used.version(),
+                "measured": measured,
+                "reached": reached,
+                "reason": reason,
+                "encodes": encodes,
+                "path": path,
+                "file_bytes": len(data),
+                "file_sha256": hashlib.sha256(data).hexdigest(),
+                "pixel_sha256": pixel_hash(decoded),
+                "channels": 1 if decoded.ndim == 2 else 3,
+                "ratio": compression_ratio(image, len(data)),
+                "bits_per_pixel": bits_per_pixel(image, len(data)),
+                "psnr_db": psnr(image, decoded),
+                "ssim": ssim(image, decoded),
+                "ms_ssim": ms_ssim(image, decoded),
+            }
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomic(folder / path, data)
+            rows.append(row)
+        except CodecError as error:
+            rows.append(_failed_row(job, target, str(error)))
+    return rows
+
+
+def build_dataset(
+    paths: Sequence[Path],
+    out: Path,
+    config: BuildConfig,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Build the dataset of `paths` (files and folders of pristine pictures) in folder `out`.
+
+    Started again after a kill, with the same arguments, it goes on and ends with the same files
+    and the same manifest. Sources may be added to a dataset by naming them with the old ones.
+
+    Args:
+        paths: Files and folders.
+        out: The dataset's folder; made if absent.
+        config: See `BuildConfig`.
+        workers: Processes; None takes one for each core.
+        progress: See `Progress`.
+
+    Raises:
+        BuildError: No usable source, or `out` holds a dataset of other settings or other files.
+        CodecUnavailableError: A library for one of the codecs is missing.
+        WorkerError: A worker process died.
+    """
+    report = progress or (lambda stage, done, total: None)
+    workers = max(1, workers or os.cpu_count() or 1)
+    for label in config.codecs:
+        CODECS[label].check_available()
+    _claim_folder(out, config)
+    sources, rejected = find_sources(
+        paths, config.patch_size, lambda done, total: report("reading sources", done, total)
+    )
+    if not sources:
+        reasons = "; ".join(f"{item.file}: {item.error}" for item in rejected[:5])
+        raise BuildError(f"No usable source picture. {reasons or 'No file was given.'}")
+    jobs = plan(sources, config)
+    done_rows = _read_journal(out, {job.job_id for job in jobs})
+    todo = [job for job in jobs if job.job_id not in done_rows]
+    resumed = len(jobs) - len(todo)
+    with worker_pool(workers) as pool:
+        with open(out / JOURNAL_FILE, "a", encoding="utf-8") as journal:
+            finished = resumed
+            report("encoding", finished, len(jobs))
+            for number, rows in pool.run(run_job, ((job, out) for job in todo)):
+                job = todo[number]
+                done_rows[job.job_id] = rows
+                journal.write(json.dumps({"job": job.job_id, "rows": rows}) + "\n")
+                journal.flush()
+                os.fsync(journal.fileno())
+                finished += 1
+                report("encoding", finished, len(jobs))
+        rows = [row for job in jobs for row in done_rows[job.job_id]]
+        write_manifest(out, rows)
+        patch_config = PatchConfig(config.patch_size, config.patches_per_class, config.seed)
+        patches = extract_patches(
+            out, patch_config, pool, lambda done, total: report("cutting patches", done, total)
+        )
+    well = [row for row in rows if row["status"] == "ok"]
+    result = BuildResult(
+        folder=out,
+        sources=len(sources),
+        samples=len(well),
+        samples_by_label={
+            label: sum(row["label"] == label for row in well) for label in config.codecs
+        },
+        patches=patches,
+        splits=_count_splits(jobs),
+        unreached=sum(not row["reached"] for row in well),
+        encodes_per_sample=sum(row["encodes"] for row in well) / max(1, len(well)),
+        resumed=resumed,
+        rejected=rejected,
+        failed=[
+            Rejected(row["sample_id"], row["error"]) for row in rows if row["status"] != "ok"
+        ],
+    )
+    _write_json(out / "rejected.json", [dataclasses.asdict(item) for item in rejected])
+    return result
+
+
+def read_dataset(folder: Path) -> dict[str, Any]:
+    """The contents of ``dataset.json``: settings, labels and versions of a dataset.
+
+    Raises:
+        BuildError: There is none, or it is damaged or of a later format.
+    """
+    path = folder / DATASET_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise BuildError(f"{path}: format {content['format']} is not supported, only {FORMAT}")
+        return dict(content)
+    except FileNotFoundError as error:
+        raise BuildError(
+            f"{folder}: no {DATASET_FILE} there. Build the dataset first (main.py build-dataset)."
+        ) from error
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise BuildError(f"{path}: not a readable dataset description: {error!r}") from error
+
+
+def _targets(job: Job) -> list[Target | None]:
+    targets: list[Target | None] = [*map(RatioTarget, job.ratios), *map(SsimTarget, job.ssims)]
+    return targets or [None]
+
+
+def _row(job: Job, target: Target | None) -> dict[str, Any]:
+    """The columns that are known before encoding; the rest filled with empty values."""
+    goal = "none" if target is None else f"{target.kind}{target.value:g}"
+    return {
+        "sample_id": f"{job.source.source_id}_{job.label}_{goal}",
+        "status": "ok",
+        "error": "",
+        "source_id": job.source.source_id,
+        "source_file": job.source.file,
+        "source_sha256": job.source.sha256,
+        "group": job.source.group,
+        "split": job.split,
+        "label": job.label,
+        "target_kind": "none" if target is None else target.kind,
+        "target_value": None if target is None else float(target.value),
+        "width": job.source.width,
+        "height": job.source.height,
+        "seed": job.seed,
+    }
+
+
+def _failed_row(job: Job, target: Target | None, error: str) -> dict[str, Any]:
+    return _row(job, target) | {
+        "status": "failed",
+        "error": error,
+        "params": json.dumps(job.params, sort_keys=True),
+        "encoder": "",
+        "measured": None,
+        "reached": False,
+        "reason": "",
+        "encodes": 0,
+        "path": "",
+        "file_bytes": 0,
+        "file_sha256": "",
+        "pixel_sha256": "",
+        "channels": 0,
+        "ratio": None,
+        "bits_per_pixel": None,
+        "psnr_db": None,
+        "ssim": None,
+        "ms_ssim": None,
+    }
+
+
+def _claim_folder(out: Path, config: BuildConfig) -> None:
+    """Make the dataset's folder, or check that the one there was built with the same settings."""
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))
+    path = out / DATASET_FILE
+    if path.exists():
+        earlier = read_dataset(out).get("config")
+        if earlier != settings:
+            raise BuildError(
+                f"{out} holds a dataset of other settings. Choose another folder, or the settings "
+                f"it was built with: {json.dumps(earlier)}. Received: {json.dumps(settings)}"
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BuildError(f"{out} is not an empty folder and holds no dataset. Choose another one.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"{out} cannot be made: {error.strerror}") from error
+    packages = ("numpy", "pillow", "imagecodecs", "glymur", "av", "scikit-learn", "opencv-python")
+    _write_json(
+        path,
+        {
+            "format": FORMAT,
+            "labels": list(config.codecs),
+            "patch_size": config.patch_size,
+            "seed": config.seed,
+            "config": settings,
+            "encoders": {label: CODECS[label].version() for label in config.codecs},
+            "python": platform.python_version(),
+            "packages": {name: version(name) for name in packages},
+        },
+    )
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_bytes_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _read_journal(out: Path, wanted: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of finished jobs whose files are still there; a line cut off by a kill is dropped."""
+    path = out / JOURNAL_FILE
+    finished: dict[str, list[dict[str, Any]]] = {}
+    if not path.exists():
+        return finished
+    whole = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            entry = json.loads(line)
+            job_id, rows = entry["job"], entry["rows"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        whole.append(line)
+        well = all(
+            row["status"] == "ok" and _has_size(out / row["path"], row["file_bytes"])
+            for row in rows
+        )
+        if job_id in wanted and well:
+            finished[job_id] = rows
+    write_bytes_atomic(path, b"".join(line + b"\n" for line in whole))
+    return finished
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def _count_splits(jobs: Sequence[Job]) -> dict[str, int]:
+    by_source = {job.source.source_id: job.split for job in jobs}
+    names = list(by_source.values())
+    return {split: names.count(split) for split in SPLITS}

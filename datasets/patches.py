@@ -1,0 +1,206 @@
+"""Patches: crops of the decoded pictures at random grid phases, as one memory-mapped array.
+
+Patches are cropped, never resized, at any pixel offset, so that every phase of every codec's
+block grid occurs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasets.manifest import read_manifest
+from datasets.workers import WorkerPool
+from imagecompression import CODECS, CodecError, Image
+from imagecompression.errors import ImageCompressionError
+
+PATCH_FOLDER = "patches"
+PIXELS_FILE = "patches.npy"
+TABLE_FILE = "patches.parquet"
+
+_COPIED = ("sample_id", "source_id", "group", "source_sha256", "split", "label")
+_MEASURES = ("ratio", "ssim", "psnr_db")
+
+
+class PatchError(ImageCompressionError):
+    """No patches can be cut, or those of a dataset cannot be read."""
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """How patches are cut.
+
+    Attributes:
+        size: Side in pixels.
+        per_class: Patches for each source and class.
+        seed: With the sample's name it fixes the positions.
+    """
+
+    size: int
+    per_class: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class PatchSet:
+    """The patches of a dataset.
+
+    Attributes:
+        pixels: `uint8` `(N, P, P, 3)`, memory-mapped, read-only; gray pictures have three equal
+            channels.
+        table: One row a patch, in the same order.
+        labels: Class names in label order.
+        patch_size: P, in pixels.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    table: pa.Table
+    labels: list[str]
+    patch_size: int
+
+
+def crop_positions(
+    height: int, width: int, size: int, count: int, rng: np.random.Generator
+) -> npt.NDArray[np.int32]:
+    """Up to `count` different (top, left) offsets of whole crops, `int32` `(n, 2)`."""
+    rows, columns = height - size + 1, width - size + 1
+    if rows < 1 or columns < 1:
+        return np.empty((0, 2), np.int32)
+    chosen = rng.choice(rows * columns, size=min(count, rows * columns), replace=False)
+    return np.stack(np.divmod(chosen, columns), axis=1).astype(np.int32)
+
+
+def as_rgb(image: Image) -> Image:
+    """`image` with three channels; gray is repeated."""
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
+def cut_patches(
+    folder: Path, rows: list[dict[str, Any]], counts: list[int], config: PatchConfig
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """Decode the samples of `rows` and cut `counts` patches from each: pixels and offsets."""
+    crops, offsets, size = [], [], config.size
+    for row, count in zip(rows, counts, strict=True):
+        data = (folder / row["path"]).read_bytes()
+        if hashlib.sha256(data).hexdigest() != row["file_sha256"]:
+            raise PatchError(f"{row['path']}: the file's hash is not the manifest's; build anew")
+        image = as_rgb(CODECS[row["label"]].decode(data))
+        key = hashlib.sha256(f"{config.seed}:{row['sample_id']}".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(key[:8], "big"))
+        offsets.append(crop_positions(*image.shape[:2], size, count, rng))
+        crops += [image[top : top + size, left : left + size] for top, left in offsets[-1]]
+    return np.array(crops, np.uint8), np.concatenate(offsets)
+
+
+def extract_patches(
+    folder: Path,
+    config: PatchConfig,
+    pool: WorkerPool,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Cut the patches of a built dataset and return their number.
+
+    Every source gives each class the same number of patches, spread evenly over the class's
+    different files (targets that led to the same bytes count once), so that neither a class nor a
+    source weighs more than another.
+
+    Raises:
+        PatchError: No sample to cut from, or a file that differs from the manifest.
+    """
+    table = read_manifest(folder)
+    batches = _batches(table, config)
+    if not batches:
+        raise PatchError(f"{folder}: no encoded sample to cut patches from")
+    target = folder / PATCH_FOLDER
+    target.mkdir(exist_ok=True)
+    starts = np.cumsum([0, *(sum(counts) for _, counts in batches)])
+    part = target / (PIXELS_FILE + ".part")
+    pixels = np.lib.format.open_memmap(
+        part, mode="w+", dtype=np.uint8, shape=(int(starts[-1]), config.size, config.size, 3)
+    )
+    offsets = np.empty((int(starts[-1]), 2), np.int32)
+    tasks = ((folder, *batch, config) for batch in batches)
+    try:
+        for done, (number, cut) in enumerate(pool.run(cut_patches, tasks), start=1):
+            here = slice(starts[number], starts[number + 1])
+            pixels[here], offsets[here] = cut
+            if progress is not None:
+                progress(done, len(batches))
+    except (CodecError, OSError) as error:
+        raise PatchError(f"{folder}: patches cannot be cut: {error}") from error
+    pixels.flush()
+    del pixels
+    pq.write_table(_patch_table(batches, offsets), target / TABLE_FILE, compression="zstd")
+    part.replace(target / PIXELS_FILE)
+    return int(starts[-1])
+
+
+def load_patches(folder: Path) -> PatchSet:
+    """The patches of the dataset in `folder`.
+
+    Raises:
+        PatchError: There are none, or array, table and description do not agree.
+    """
+    try:
+        description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        pixels = np.load(folder / PATCH_FOLDER / PIXELS_FILE, mmap_mode="r", allow_pickle=False)
+        table = pq.read_table(folder / PATCH_FOLDER / TABLE_FILE)
+        labels, size = list(description["labels"]), int(description["patch_size"])
+    except FileNotFoundError as error:
+        raise PatchError(
+            f"{folder}: not a finished dataset ({Path(error.filename).name} is missing). "
+            "Build it first (main.py build-dataset)."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise PatchError(f"{folder}: its patches cannot be read: {error}") from error
+    if pixels.shape != (table.num_rows, size, size, 3) or pixels.dtype != np.uint8:
+        raise PatchError(
+            f"{folder}: the patch array is {pixels.dtype} {pixels.shape}, but the table has "
+            f"{table.num_rows} rows of {size}×{size} patches; build the dataset anew"
+        )
+    return PatchSet(pixels, table, labels, size)
+
+
+def _batches(
+    table: pa.Table, config: PatchConfig
+) -> list[tuple[list[dict[str, Any]], list[int]]]:
+    """For each source and class: its different files, and how many patches each gives."""
+    columns = [*_COPIED, *_MEASURES, "path", "file_sha256", "width", "height", "status"]
+    chosen: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in table.select(columns).to_pylist():
+        if row["status"] == "ok":
+            files = chosen.setdefault((row["source_id"], row["label"]), {})
+            files.setdefault(row["file_sha256"], row)
+    batches = []
+    for files in chosen.values():
+        rows = list(files.values())
+        share, extra = divmod(config.per_class, len(rows))
+        counts = []
+        for place, row in enumerate(rows):
+            positions = (row["height"] - config.size + 1) * (row["width"] - config.size + 1)
+            counts.append(min(share + (place < extra), positions))
+        batches.append((rows, counts))
+    return batches
+
+
+def _patch_table(
+    batches: list[tuple[list[dict[str, Any]], list[int]]], offsets: npt.NDArray[np.int32]
+) -> pa.Table:
+    """The rows that go with the pixels, in the order of `batches`."""
+    columns: dict[str, Any] = {}
+    for name in (*_COPIED, *_MEASURES):
+        kind = pa.string() if name in _COPIED else pa.float64()
+        values = [
+            row[name] for rows, counts in batches for row, n in zip(rows, counts) for _ in range(n)
+        ]
+        columns[name] = pa.array(values, kind)
+    return pa.table(columns | {"top": offsets[:, 0], "left": offsets[:, 1]})

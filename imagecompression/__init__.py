@@ -1,0 +1,57 @@
+"""Image codecs as frozen settings, quality metrics, rate control and picture files.
+
+A new codec is one module and one line in `CODECS`.
+"""
+
+import dataclasses
+from typing import Any
+
+from imagecompression.codec import (
+    MAX_PIXELS,
+    Codec,
+    CodecError,
+    CodecUnavailableError,
+    Image,
+    Knob,
+    check_image,
+)
+from imagecompression.errors import ImageCompressionError
+from imagecompression.jpeg import Jpeg
+from imagecompression.jpeg2000 import Jpeg2000
+from imagecompression.jpegxr import JpegXr
+from imagecompression.lossless import Lossless
+from imagecompression.rate import (
+    Encoded,
+    RateSearch,
+    RatioTarget,
+    SsimTarget,
+    Target,
+    encode_to_target,
+)
+
+CODECS: dict[str, type[Codec]] = {
+    codec.name: codec
+    for codec in (Lossless, Jpeg, Jpeg2000, JpegXr)
+}
+"""Every codec by name; the order is the order of class labels."""
+
+
+def codec_from_params(name: str, params: dict[str, Any]) -> Codec:
+    """The codec value of a registry name and the dict that its `params` gave.
+
+    >>> codec_from_params("jpeg", Jpeg(quality=40).params()).quality
+    40
+
+    Raises:
+        CodecError: An unknown name or parameter, or a value out of range.
+    """
+    if name not in CODECS:
+        raise CodecError(f"Codecs are {', '.join(CODECS)}. Received: {name!r}")
+    fields = [field.name for field in dataclasses.fields(CODECS[name])]
+    unknown = sorted(set(params) - set(fields))
+    if unknown:
+        raise CodecError(
+            f"{name} has the parameters {', '.join(fields) or '(none)'}. "
+            f"Received: {', '.join(unknown)}"
+        )
+    return CODECS[name](**params)

@@ -1,0 +1,198 @@
+"""The container of BPG (specification 0.9.8): numbers, header, extensions, picture data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imagecompression.codec import CodecError, check_size
+from imagecompression.hevc import (
+    NAL_SPS,
+    NAL_VPS,
+    SequenceHeader,
+    nal_type,
+    split_nals,
+)
+from imagecompression.ycbcr import ColorSpace
+
+MAGIC = b"BPG\xfb"
+
+UE7_MAX = 2**30 - 1
+"""Largest number that libbpg keeps and that is read here."""
+
+ALPHA_NONE, ALPHA_W_PLANE, ALPHA_STRAIGHT, ALPHA_PREMULTIPLIED = 0b00, 0b01, 0b10, 0b11
+"""The flags alpha1 and alpha2 as one number: what the second, gray picture of a file means."""
+
+CHROMA_FORMAT_IDC = (0, 1, 2, 3, 1, 2)
+"""HEVC's chroma_format_idc (0 gray, 1 4:2:0, 2 4:2:2, 3 4:4:4) by BPG's pixel_format."""
+
+MPEG2_SITED = (4, 5)
+"""The pixel formats whose chroma samples lie on luma columns instead of between them."""
+
+
+@dataclass(frozen=True)
+class BpgFile:
+    """A parsed BPG file.
+
+    Attributes:
+        width: True width in pixels.
+        height: True height in pixels.
+        pixel_format: 0 gray, 1 4:2:0, 2 4:2:2, 3 4:4:4, 4 and 5 as 1 and 2 but MPEG-2-sited.
+        bit_depth: 8 … 14 bits a sample.
+        color_space: What the planes mean.
+        limited_range: Luma is 16 … 235 and chroma 16 … 240, scaled by the bit depth.
+        alpha: One of the `ALPHA_` constants.
+        extensions: Extension tags and their bytes, in file order.
+        alpha_header: HEVC header of the alpha or W plane, None without one.
+        header: HEVC header of the colour picture.
+        hevc_data: Annex B stream without its first start code, VPS and SPS.
+    """
+
+    width: int
+    height: int
+    pixel_format: int
+    bit_depth: int
+    color_space: ColorSpace
+    limited_range: bool
+    alpha: int
+    extensions: tuple[tuple[int, bytes], ...]
+    alpha_header: SequenceHeader | None
+    header: SequenceHeader
+    hevc_data: bytes
+
+
+def encode_ue7(value: int) -> bytes:
+    """`value` in groups of seven bits, most significant first, bit 7 set on all but the last.
+
+    >>> encode_ue7(512).hex(" ")
+    '84 00'
+    """
+    groups = [value & 0x7F]
+    while value := value >> 7:
+        groups.append(0x80 | (value & 0x7F))
+    return bytes(reversed(groups))
+
+
+class ByteReader:
+    """Reads bytes and ue7 numbers of an untrusted file; past the end is a `CodecError`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        end = self._position + count
+        if end > len(self._data):
+            raise CodecError(
+                f"Truncated BPG file: it needs {end} bytes or more. Received: {len(self._data)}"
+            )
+        piece = self._data[self._position : end]
+        self._position = end
+        return piece
+
+    def ue7(self) -> int:
+        """The next number, 0 … `UE7_MAX`.
+
+        >>> ByteReader(bytes([0x84, 0x1E])).ue7()
+        542
+        """
+        value = byte = self.take(1)[0]
+        if byte == 0x80:
+            raise CodecError("Damaged BPG file: a number begins with the illegal byte 80.")
+        value &= 0x7F
+        while byte & 0x80:
+            byte = self.take(1)[0]
+            value = value << 7 | (byte & 0x7F)
+            if value > UE7_MAX:
+                raise CodecError(f"Damaged BPG file: a number is over {UE7_MAX}.")
+        return value
+
+    def rest(self) -> bytes:
+        """All bytes not yet read."""
+        return self._data[self._position :]
+
+
+def parse_bpg(data: bytes) -> BpgFile:
+    """Parse and check everything but the HEVC data, which is untouched.
+
+    Raises:
+        CodecError: Damaged, truncated or unknown, or the coded picture is over `MAX_PIXELS`.
+    """
+    reader = ByteReader(data)
+    if reader.take(4) != MAGIC:
+        raise CodecError("Not a BPG file: it does not begin with 42 50 47 FB.")
+    first, second = reader.take(2)
+    pixel_format, bit_depth = first >> 5, 8 + (first & 15)
+    alpha = (first >> 3) & 2 | (second >> 2) & 1
+    color_space = second >> 4
+    if pixel_format >= len(CHROMA_FORMAT_IDC) or bit_depth > 14 or color_space >= len(ColorSpace):
+        raise CodecError(
+            "Damaged or unknown kind of BPG file. Received: "
+            f"pixel format {pixel_format}, bit depth {bit_depth}, color space {color_space}"
+        )
+    if pixel_format == 0 and (color_space or alpha == ALPHA_W_PLANE):
+        raise CodecError(
+            "Damaged BPG file: a gray picture has no color space and no W plane. "
+            f"Received: color space {color_space}, alpha flags {alpha:02b}"
+        )
+    width, height = reader.ue7(), reader.ue7()
+    check_size(width, height)
+    data_length = reader.ue7()
+    extensions = _parse_extensions(reader.take(reader.ue7())) if second & 8 else ()
+    if data_length:
+        reader = ByteReader(reader.take(data_length))
+    alpha_header = SequenceHeader.from_bpg(reader.take(reader.ue7())) if alpha else None
+    header = SequenceHeader.from_bpg(reader.take(reader.ue7()))
+    for coded in (header, alpha_header):
+        if coded is not None:
+            check_size(coded.coded_side(width), coded.coded_side(height))
+    return BpgFile(
+        width=width,
+        height=height,
+        pixel_format=pixel_format,
+        bit_depth=bit_depth,
+        color_space=ColorSpace(color_space),
+        limited_range=bool(second & 2),
+        alpha=alpha,
+        extensions=extensions,
+        alpha_header=alpha_header,
+        header=header,
+        hevc_data=reader.rest(),
+    )
+
+
+def build_bpg(stream: bytes, width: int, height: int, pixel_format: int, bit_depth: int) -> bytes:
+    """Wrap an encoder's Annex B `stream` of one picture: YCbCr BT.601, full range, no alpha.
+
+    The data length is written although bpgenc leaves it 0 (to the end of the file), so that a
+    truncated file is noticed.
+
+    Raises:
+        CodecError: BPG cannot hold the stream, or its size does not fit `width` × `height`.
+    """
+    vps, sps, *nals = split_nals(stream)
+    if nal_type(vps) != NAL_VPS or nal_type(sps) != NAL_SPS:
+        raise CodecError(
+            "The HEVC stream must begin with VPS and SPS. "
+            f"Received: NAL types {nal_type(vps)} and {nal_type(sps)}"
+        )
+    header, coded_width, coded_height = SequenceHeader.from_sps(sps)
+    if (coded_width, coded_height) != (header.coded_side(width), header.coded_side(height)):
+        raise CodecError(
+            f"The HEVC stream's {coded_width}×{coded_height} pixels do not fit a picture of "
+            f"{width}×{height}."
+        )
+    header_bytes = header.to_bpg()
+    body = encode_ue7(len(header_bytes)) + header_bytes + b"\0\0\0\1".join(nals)
+    kind = bytes([pixel_format << 5 | bit_depth - 8, ColorSpace.YCBCR_BT601 << 4])
+    size = encode_ue7(width) + encode_ue7(height)
+    return MAGIC + kind + size + encode_ue7(len(body)) + body
+
+
+def _parse_extensions(block: bytes) -> tuple[tuple[int, bytes], ...]:
+    extensions = []
+    reader = ByteReader(block)
+    while reader.rest():
+        tag = reader.ue7()
+        extensions.append((tag, reader.take(reader.ue7())))
+    return tuple(extensions)

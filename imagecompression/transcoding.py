@@ -1,0 +1,194 @@
+"""Encoding a picture file to a codec's file and back: what the command line does for one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imagecompression import CODECS, codec_from_params
+from imagecompression.codec import Codec, CodecError
+from imagecompression.image_io import load_image, write_bytes_atomic, write_image
+from imagecompression.metrics import bits_per_pixel, compression_ratio, ms_ssim, psnr, ssim
+from imagecompression.rate import RatioTarget, SsimTarget, Target, encode_to_target
+
+
+@dataclass(frozen=True)
+class CompressedFile:
+    """What `compress_file` wrote; the measures compare the decoded file with the input.
+
+    Attributes:
+        file: The file written.
+        codec: Registry name.
+        params: The resolved parameters.
+        bytes: File size.
+        ratio: Uncompressed bytes ÷ `bytes`.
+        bits_per_pixel: Bits for each pixel.
+        psnr_db: On RGB samples; infinite when lossless.
+        ssim: On luma.
+        ms_ssim: On luma; NaN for a side under 176 pixels.
+        encodes: Encodes made.
+        reached: Whether the target was met; True when parameters were given.
+        reason: Why it was not met; empty when it was.
+        notes: Conversions made on reading the input.
+    """
+
+    file: str
+    codec: str
+    params: dict[str, Any]
+    bytes: int
+    ratio: float
+    bits_per_pixel: float
+    psnr_db: float
+    ssim: float
+    ms_ssim: float
+    encodes: int
+    reached: bool
+    reason: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DecompressedFile:
+    """What `decompress_file` wrote: size in pixels, channels, the input's format and notes."""
+
+    file: str
+    format: str
+    width: int
+    height: int
+    channels: int
+    notes: tuple[str, ...]
+
+
+def codec_for_file(path: Path, name: str | None) -> type[Codec]:
+    """The codec called `name`, or the one whose suffix `path` has.
+
+    Raises:
+        CodecError: An unknown name or suffix, or a suffix that belongs to another codec.
+    """
+    suffix = path.suffix.lower()
+    known = {s: c for c in reversed(CODECS.values()) for s in (c.suffix, *c.other_suffixes)}
+    if name is None:
+        if suffix not in known:
+            raise CodecError(
+                f"{path}: no codec writes {suffix or 'files without a suffix'}. "
+                f"Suffixes: {', '.join(sorted(known))}; or name the codec with --codec."
+            )
+        return known[suffix]
+    if name not in CODECS:
+        raise CodecError(f"Codecs are {', '.join(CODECS)}. Received: {name!r}")
+    own = (CODECS[name].suffix, *CODECS[name].other_suffixes)
+    if suffix not in own:
+        raise CodecError(f"{path}: {name} writes {' or '.join(own)} files. Received: {suffix!r}")
+    return CODECS[name]
+
+
+def parse_settings(codec: type[Codec], settings: list[str]) -> dict[str, Any]:
+    """Parameters from ``name=value`` texts, each in the type of the codec's default.
+
+    Raises:
+        CodecError: Not of that form, an unknown name, or a value of another type.
+    """
+    params = codec().params()
+    given: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in params:
+            raise CodecError(
+                f"{codec.name} takes name=value with the names {', '.join(params) or '(none)'}. "
+                f"Received: {setting!r}"
+            )
+        given[name] = _parse_like(params[name], name, text)
+    return params | given
+
+
+def compress_file(
+    source: Path,
+    out: Path,
+    codec: str | None,
+    ratio: float | None,
+    ssim_target: float | None,
+    settings: list[str],
+) -> CompressedFile:
+    """Encode `source` into `out`.
+
+    Args:
+        source: A file that `load_image` reads; it is not changed.
+        out: File to write, under a temporary name first.
+        codec: Registry name; None takes it from `out`'s suffix.
+        ratio: Compression ratio to reach, or None.
+        ssim_target: SSIM to reach, or None.
+        settings: Parameters as ``name=value``; a target overrides the knob among them.
+
+    Raises:
+        CodecError: Input, output or settings are not usable; nothing is written then.
+    """
+    kind = codec_for_file(out, codec)
+    chosen = codec_from_params(kind.name, parse_settings(kind, settings))
+    if ratio is not None and ssim_target is not None:
+        raise CodecError("Give --ratio or --ssim, not both: one knob cannot meet two targets.")
+    if ratio is None and ssim_target is None and not settings and kind.knob is not None:
+        raise CodecError(
+            f"Say how strongly to compress: --ratio R, --ssim S or --set {kind.knob.field}=VALUE."
+        )
+    if out.exists() and source.exists() and out.samefile(source):
+        raise CodecError(f"{out}: input and output are the same file; the input is never changed.")
+    target: Target | None = None
+    if ratio is not None:
+        target = RatioTarget(ratio)
+    elif ssim_target is not None:
+        target = SsimTarget(ssim_target)
+    loaded = load_image(source)
+    if target is None:
+        data, used, encodes, reached, reason = chosen.encode(loaded.pixels), chosen, 1, True, ""
+    else:
+        found = encode_to_target(loaded.pixels, chosen, target)
+        data, used, encodes = found.data, found.codec, found.encodes
+        reached, reason = found.reached, found.reason
+    decoded = used.decode(data)
+    write_bytes_atomic(out, data)
+    return CompressedFile(
+        file=str(out),
+        codec=used.name,
+        params=used.params(),
+        bytes=len(data),
+        ratio=compression_ratio(loaded.pixels, len(data)),
+        bits_per_pixel=bits_per_pixel(loaded.pixels, len(data)),
+        psnr_db=psnr(loaded.pixels, decoded),
+        ssim=ssim(loaded.pixels, decoded),
+        ms_ssim=ms_ssim(loaded.pixels, decoded),
+        encodes=encodes,
+        reached=reached,
+        reason=reason,
+        notes=loaded.notes,
+    )
+
+
+def decompress_file(source: Path, out: Path) -> DecompressedFile:
+    """Decode `source`, a file of any codec, into the TIFF or PNG file `out`.
+
+    Raises:
+        CodecError: `source` cannot be read or `out` has another suffix.
+    """
+    if out.exists() and source.exists() and out.samefile(source):
+        raise CodecError(f"{out}: input and output are the same file; the input is never changed.")
+    loaded = load_image(source)
+    write_image(out, loaded.pixels)
+    height, width = loaded.pixels.shape[:2]
+    channels = 1 if loaded.pixels.ndim == 2 else 3
+    return DecompressedFile(str(out), loaded.format, width, height, channels, loaded.notes)
+
+
+def _parse_like(default: object, name: str, text: str) -> Any:
+    """`text` in the type of `default`."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            return float(text)
+    except (ValueError, KeyError):
+        kind = "true or false" if isinstance(default, bool) else f"a {type(default).__name__}"
+        raise CodecError(f"{name} takes {kind}. Received: {text!r}") from None
+    return text
