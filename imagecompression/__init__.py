@@ -6,6 +6,7 @@ A new codec is one module and one line in `CODECS`.
 import dataclasses
 from typing import Any
 
+from imagecompression.bpg import Bpg
 from imagecompression.codec import (
     MAX_PIXELS,
     Codec,
@@ -19,6 +20,7 @@ from imagecompression.errors import ImageCompressionError
 from imagecompression.jpeg import Jpeg
 from imagecompression.jpeg2000 import Jpeg2000
 from imagecompression.jpegxr import JpegXr
+from imagecompression.kmeans import KMeans
 from imagecompression.lossless import Lossless
 from imagecompression.rate import (
     Encoded,
@@ -28,12 +30,39 @@ from imagecompression.rate import (
     Target,
     encode_to_target,
 )
+from imagecompression.svd import Svd
 
 CODECS: dict[str, type[Codec]] = {
     codec.name: codec
-    for codec in (Lossless, Jpeg, Jpeg2000, JpegXr)
+    for codec in (Lossless, Jpeg, Jpeg2000, JpegXr, Bpg, Svd, KMeans)
 }
 """Every codec by name; the order is the order of class labels."""
+
+__all__ = [
+    "CODECS",
+    "MAX_PIXELS",
+    "Bpg",
+    "Codec",
+    "CodecError",
+    "CodecUnavailableError",
+    "Encoded",
+    "Image",
+    "ImageCompressionError",
+    "Jpeg",
+    "Jpeg2000",
+    "JpegXr",
+    "KMeans",
+    "Knob",
+    "Lossless",
+    "RateSearch",
+    "RatioTarget",
+    "SsimTarget",
+    "Svd",
+    "Target",
+    "check_image",
+    "codec_from_params",
+    "encode_to_target",
+]
 
 
 def codec_from_params(name: str, params: dict[str, Any]) -> Codec:

@@ -34,7 +34,6 @@ from imagecompression.codec import (
     check_size,
 )
 from imagecompression.hevc import (
-    NAL_PPS,
     START_CODE,
     SequenceHeader,
     build_vps,
@@ -64,6 +63,9 @@ AV_PIXEL_FORMATS = ("gray", "yuv420p", "yuv422p", "yuv444p")
 
 DECODED_BIT_DEPTHS = (8, 10, 12)
 """Those that FFmpeg's HEVC decoder has."""
+
+SLICE_TAIL = b"\xa5" * 64
+"""Bytes put after a slice to see whether the decoder still wanted some."""
 
 
 @dataclass(frozen=True)
@@ -109,19 +111,27 @@ class Bpg(Codec):
         if pixel_format in (1, 2):
             rows = pixel_format == 1
             planes[1:] = [halve_chroma(plane, self.bit_depth, rows=rows) for plane in planes[1:]]
-        # x265 takes sides of whole coding blocks, and none under 16 pixels. Its blocks are 8 or
-        # (ultrafast) 16 pixels; small pictures get the larger ones because BPG allows no cropping.
-        small = min(height, width) <= 16
-        block = 16 if small or self.preset == "ultrafast" else 8
-        options = f"qp={self.qp}:min-cu-size={block}" + (":ctu=16" if small else "")
+        block = self._block_side(width, height)
         stream = _encode_hevc(
             planes,
             (-(-width // block) * block, -(-height // block) * block),
             _av_pixel_format(CHROMA_FORMAT_IDC[pixel_format], self.bit_depth),
             self.preset,
-            options,
+            f"qp={self.qp}:min-cu-size={block}",
         )
         return build_bpg(stream, width, height, pixel_format, self.bit_depth)
+
+    def _block_side(self, width: int, height: int) -> int:
+        """Side in pixels of the smallest coding block, to whose multiple the picture is padded.
+
+        The padding must come from it, because BPG allows no cropping: x265 takes no side under
+        16 pixels, and from HEVC's level 5 on (sides over 4222) no tree blocks under 32, which
+        must fit into the picture.
+        """
+        short, long = sorted((width, height))
+        if short <= 24 and long > 4096:
+            return 32
+        return 16 if short <= 16 or self.preset == "ultrafast" else 8
 
     @classmethod
     def decode(cls, data: bytes) -> Image:
@@ -148,7 +158,8 @@ class Bpg(Codec):
             return image
         # Alpha is always full range.
         alpha = ycbcr_to_rgb(_decode_planes(file, file.alpha_header, 0, layer=1), file.bit_depth)
-        return _divided(image, alpha) if file.alpha == ALPHA_PREMULTIPLIED else _scaled(image, alpha)
+        restore = _divided if file.alpha == ALPHA_PREMULTIPLIED else _scaled
+        return restore(image, alpha)
 
     @classmethod
     def matches(cls, data: bytes) -> bool:
@@ -197,7 +208,7 @@ def _av() -> Any:
 def _version() -> str:
     """Versions of x265 (as it writes it into a stream), libavcodec and PyAV."""
     gray = [np.zeros((16, 16), np.uint8)]
-    stream = _encode_hevc(gray, (16, 16), "gray", "ultrafast", "min-cu-size=16:ctu=16:info=1")
+    stream = _encode_hevc(gray, (16, 16), "gray", "ultrafast", "min-cu-size=16:info=1")
     found = re.search(rb"x265 \(build \d+\) - ([^:\s]+)", stream)
     av = _av()
     x265 = found[1].decode("ascii", "replace") if found else "of unknown version"
@@ -238,7 +249,9 @@ def _encode_hevc(
     try:
         packets = [*encoder.encode(frame), *encoder.encode(None)]
     except av.FFmpegError as error:
-        raise CodecError(f"x265 could not encode {width}×{height} pixels: {error}") from error
+        raise CodecError(
+            f"x265 could not encode {width}×{height} pixels: {error.strerror}"
+        ) from error
     return b"".join(bytes(packet) for packet in packets)
 
 
@@ -250,10 +263,37 @@ def _decode_planes(
     Raises:
         CodecError: The data are damaged, or the decoder's picture is not as the header says.
     """
-    av = _av()
     width, height = header.coded_side(file.width), header.coded_side(file.height)
     sps = header.to_sps(width, height, chroma_format_idc, file.bit_depth)
     units = [build_vps(), sps, *first_picture(split_nals(file.hevc_data), layer)]
+    # Each tree block takes a bit at least (its prediction mode is coded without a model), so a
+    # small file that claims a huge picture is refused before memory is taken for it.
+    if header.tree_blocks(width, height) > 8 * len(file.hevc_data):
+        raise CodecError(
+            "Damaged or truncated BPG file: too few data for its picture. "
+            f"Received: {len(file.hevc_data)} bytes for {file.width}×{file.height} pixels"
+        )
+    frame = _decode_hevc(units)
+    expected = (width, height, _av_pixel_format(chroma_format_idc, file.bit_depth))
+    if (frame.width, frame.height, frame.format.name) != expected:
+        raise CodecError(
+            f"Damaged BPG file: its header says {expected}. "
+            f"Received: {(frame.width, frame.height, frame.format.name)}"
+        )
+    planes = _cropped_planes(frame, file, chroma_format_idc)
+    if not file.length_known:
+        # FFmpeg reads past the end of a truncated slice without an error. A whole slice gives
+        # the same picture whatever follows it.
+        units[-1] += SLICE_TAIL
+        others = _cropped_planes(_decode_hevc(units), file, chroma_format_idc)
+        if not all(map(np.array_equal, planes, others)):
+            raise CodecError("Truncated BPG file: its picture goes on after the file's end.")
+    return planes
+
+
+def _decode_hevc(units: list[bytes]) -> Any:
+    """The PyAV frame of the NAL units of one picture."""
+    av = _av()
     decoder = av.CodecContext.create("hevc", "r")
     decoder.thread_count = 1
     decoder.options = {"err_detect": "explode"}
@@ -261,16 +301,16 @@ def _decode_planes(
         packet = av.Packet(b"".join(START_CODE + unit for unit in units))
         frames = [*decoder.decode(packet), *decoder.decode(None)]
     except av.FFmpegError as error:
-        raise CodecError(f"Damaged BPG file: its HEVC data cannot be decoded: {error}") from error
+        raise CodecError(
+            f"Damaged or truncated BPG file: its HEVC data cannot be decoded: {error.strerror}"
+        ) from error
     if not frames:
         raise CodecError("Damaged or truncated BPG file: its HEVC data give no picture.")
-    frame = frames[0]
-    expected = (width, height, _av_pixel_format(chroma_format_idc, file.bit_depth))
-    if (frame.width, frame.height, frame.format.name) != expected:
-        raise CodecError(
-            f"Damaged BPG file: its header says {expected}. "
-            f"Received: {(frame.width, frame.height, frame.format.name)}"
-        )
+    return frames[0]
+
+
+def _cropped_planes(frame: Any, file: BpgFile, chroma_format_idc: int) -> list[Plane]:
+    """Views of a frame's planes without the padding of the coded size."""
     sample_type = np.dtype(np.uint8 if file.bit_depth == 8 else np.uint16)
     chroma_rows = -(-file.height // 2) if chroma_format_idc == 1 else file.height
     chroma_columns = -(-file.width // 2) if chroma_format_idc in (1, 2) else file.width

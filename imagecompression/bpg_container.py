@@ -8,6 +8,7 @@ from imagecompression.codec import CodecError, check_size
 from imagecompression.hevc import (
     NAL_SPS,
     NAL_VPS,
+    START_CODE,
     SequenceHeader,
     nal_type,
     split_nals,
@@ -45,6 +46,7 @@ class BpgFile:
         alpha_header: HEVC header of the alpha or W plane, None without one.
         header: HEVC header of the colour picture.
         hevc_data: Annex B stream without its first start code, VPS and SPS.
+        length_known: The file gives the length of its picture data, and has all of them.
     """
 
     width: int
@@ -58,6 +60,7 @@ class BpgFile:
     alpha_header: SequenceHeader | None
     header: SequenceHeader
     hevc_data: bytes
+    length_known: bool
 
 
 def encode_ue7(value: int) -> bytes:
@@ -158,6 +161,7 @@ def parse_bpg(data: bytes) -> BpgFile:
         alpha_header=alpha_header,
         header=header,
         hevc_data=reader.rest(),
+        length_known=data_length > 0,
     )
 
 
@@ -170,20 +174,20 @@ def build_bpg(stream: bytes, width: int, height: int, pixel_format: int, bit_dep
     Raises:
         CodecError: BPG cannot hold the stream, or its size does not fit `width` × `height`.
     """
-    vps, sps, *nals = split_nals(stream)
-    if nal_type(vps) != NAL_VPS or nal_type(sps) != NAL_SPS:
+    nals = list(split_nals(stream))
+    types = [nal_type(nal) for nal in nals[:2]]
+    if types != [NAL_VPS, NAL_SPS]:
         raise CodecError(
-            "The HEVC stream must begin with VPS and SPS. "
-            f"Received: NAL types {nal_type(vps)} and {nal_type(sps)}"
+            f"The HEVC stream must begin with VPS and SPS. Received: NAL types {types}"
         )
-    header, coded_width, coded_height = SequenceHeader.from_sps(sps)
+    header, coded_width, coded_height = SequenceHeader.from_sps(nals[1])
     if (coded_width, coded_height) != (header.coded_side(width), header.coded_side(height)):
         raise CodecError(
             f"The HEVC stream's {coded_width}×{coded_height} pixels do not fit a picture of "
             f"{width}×{height}."
         )
     header_bytes = header.to_bpg()
-    body = encode_ue7(len(header_bytes)) + header_bytes + b"\0\0\0\1".join(nals)
+    body = encode_ue7(len(header_bytes)) + header_bytes + START_CODE.join(nals[2:])
     kind = bytes([pixel_format << 5 | bit_depth - 8, ColorSpace.YCBCR_BT601 << 4])
     size = encode_ue7(width) + encode_ue7(height)
     return MAGIC + kind + size + encode_ue7(len(body)) + body

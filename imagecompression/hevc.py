@@ -14,7 +14,7 @@ from imagecompression.codec import CodecError
 START_CODE = b"\0\0\0\1"
 NAL_VPS, NAL_SPS, NAL_PPS = 32, 33, 34
 IRAP_SLICES = range(16, 22)
-SLICES = (*range(0, 10), *IRAP_SLICES)
+SLICES = (*range(10), *IRAP_SLICES)
 
 MAX_UE_BITS = 20
 """Longest run of leading zeros that is read; every field read here is smaller than 2^20."""
@@ -141,6 +141,11 @@ class SequenceHeader:
     def coded_side(self, side: int) -> int:
         """A picture's side in pixels, rounded up to whole coding blocks."""
         return -(-side >> self.log2_min_cb) << self.log2_min_cb
+
+    def tree_blocks(self, width: int, height: int) -> int:
+        """Number of coding tree blocks, the largest ones, in `width` × `height` pixels."""
+        log2_side = self.log2_min_cb + self.log2_diff_cb
+        return (-(-width >> log2_side)) * (-(-height >> log2_side))
 
     @classmethod
     def from_bpg(cls, data: bytes) -> SequenceHeader:

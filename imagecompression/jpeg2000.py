@@ -24,6 +24,7 @@ from imagecompression.codec import (
 )
 from imagecompression.pillow_image import open_checked
 
+_LEAST_BYTES = 256
 _IMPORT_LOCK = threading.Lock()
 
 
@@ -32,7 +33,8 @@ class Jpeg2000(Codec):
     """JPEG 2000 as one tile with OpenJPEG's rate control.
 
     Attributes:
-        ratio: Compression ratio asked of the encoder, 1 … 1000; 20 means 20:1.
+        ratio: Compression ratio asked of the encoder, 1 … 1000; 20 means 20:1. Lowered for tiny
+            pictures, so that the file may always take 256 bytes.
         reversible: False for the irreversible 9/7 wavelet, True for the reversible 5/3.
         resolutions: Number of resolution levels, 1 … 33, lowered where the picture is too small.
 
@@ -63,7 +65,8 @@ class Jpeg2000(Codec):
         # The 2-D wavelet halves both sides at each level; OpenJPEG refuses more levels than that.
         deepest = min(image.shape[:2]).bit_length()
         options: dict[str, Any] = {
-            "cratios": [self.ratio],
+            # Headers count, too: a picture of a few bytes would be left with headers alone.
+            "cratios": [max(1.0, min(self.ratio, image.size / _LEAST_BYTES))],
             "irreversible": not self.reversible,
             "numres": min(self.resolutions, deepest),
         }

@@ -18,7 +18,7 @@ from imagecompression.codec import (
     check_size,
 )
 
-_TAG_WIDTH, _TAG_HEIGHT = 0xBC80, 0xBC81
+_WIDTH, _HEIGHT, _OFFSET, _BYTE_COUNT = 0xBC80, 0xBC81, 0xBCC0, 0xBCC1
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,14 @@ class JpegXr(Codec):
     @classmethod
     def decode(cls, data: bytes) -> Image:
         imagecodecs = _imagecodecs()
-        check_size(*_size(data))
+        facts = _directory(data)
+        check_size(facts[_WIDTH], facts[_HEIGHT])
+        if facts[_OFFSET] + facts[_BYTE_COUNT] > len(data):
+            # jxrlib itself decodes a truncated file to noise without complaint.
+            raise CodecError(
+                f"Not a readable JPEG XR file: truncated to {len(data)} of "
+                f"{facts[_OFFSET] + facts[_BYTE_COUNT]} bytes"
+            )
         try:
             pixels = np.asarray(imagecodecs.jpegxr_decode(data))
         except Exception as error:  # jxrlib reports every fault through one private class
@@ -91,17 +98,21 @@ def _imagecodecs():  # type: ignore[no-untyped-def]
     return imagecodecs
 
 
-def _size(data: bytes) -> tuple[int, int]:
-    """Width and height from the file's directory (Annex A: a TIFF-like list of 12-byte entries)."""
-    sides: dict[int, int] = {}
+def _directory(data: bytes) -> dict[int, int]:
+    """Size, offset and byte count from the file's directory (Annex A: 12-byte entries)."""
+    wanted = (_WIDTH, _HEIGHT, _OFFSET, _BYTE_COUNT)
+    facts: dict[int, int] = {}
     try:
         (offset,) = struct.unpack_from("<I", data, 4)
         (count,) = struct.unpack_from("<H", data, offset)
         for entry in range(count):
             at = offset + 2 + 12 * entry
             tag, kind = struct.unpack_from("<HH", data, at)
-            if tag in (_TAG_WIDTH, _TAG_HEIGHT):
-                (sides[tag],) = struct.unpack_from({1: "<B", 3: "<H"}.get(kind, "<I"), data, at + 8)
-        return sides[_TAG_WIDTH], sides[_TAG_HEIGHT]
-    except (struct.error, KeyError) as error:
-        raise CodecError("Not a readable JPEG XR file: no picture size in its directory") from error
+            if tag in wanted:
+                (facts[tag],) = struct.unpack_from({1: "<B", 3: "<H"}.get(kind, "<I"), data, at + 8)
+    except struct.error as error:
+        raise CodecError(f"Not a readable JPEG XR file: {error}") from error
+    missing = [hex(tag) for tag in wanted if tag not in facts]
+    if missing:
+        raise CodecError(f"Not a readable JPEG XR file: its directory lacks {', '.join(missing)}")
+    return facts

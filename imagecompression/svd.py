@@ -219,7 +219,7 @@ def _decompose(pixels: bytes, shape: tuple[int, ...]) -> list[tuple[Factors, Fac
     image = np.frombuffer(pixels, np.uint8).reshape(shape)
     with one_thread():
         if image.ndim == 2:
-            return [_terms(image - 128.0)]
+            return [_terms(image.astype(np.float64) - 128)]
         red, green, blue = (image[..., channel].astype(np.float64) for channel in range(3))
         luma = 0.299 * red + 0.587 * green + 0.114 * blue
         return [

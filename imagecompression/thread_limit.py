@@ -17,7 +17,8 @@ def one_thread() -> Iterator[None]:
 
     The order of floating-point sums, and with it the last bits, changes with the number of
     threads. The limit holds for the whole process, so blocks in different Python threads take
-    turns: otherwise the first to leave would lift the limit of the others.
+    turns: otherwise the first to leave would lift the limit of the others. It covers the libraries
+    loaded so far only, so import what the block needs before it.
     """
     with _LOCK, threadpool_limits(limits=1):
         yield

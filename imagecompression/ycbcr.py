@@ -65,13 +65,12 @@ def rgb_to_ycbcr(image: Image, bit_depth: int) -> list[Plane]:
     scale = ((1 << bit_depth) - 1) * (1 << shift) / 255
     red, blue = RED_BLUE_WEIGHTS[ColorSpace.YCBCR_BT601]
     green = 1 - red - blue
-    if image.ndim == 2:
-        rows = [(1.0,)]
-    else:
+    rows = [[1.0]]
+    if image.ndim == 3:
         rows = [
-            (red, green, blue),
-            (-0.5 * red / (1 - blue), -0.5 * green / (1 - blue), 0.5),
-            (0.5, -0.5 * green / (1 - red), -0.5 * blue / (1 - red)),
+            [red, green, blue],
+            [-0.5 * red / (1 - blue), -0.5 * green / (1 - blue), 0.5],
+            [0.5, -0.5 * green / (1 - red), -0.5 * blue / (1 - red)],
         ]
     matrix = [[round(weight * scale) for weight in row] for row in rows]
     planes = [np.empty(image.shape[:2], _sample_type(bit_depth)) for _ in matrix]

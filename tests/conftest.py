@@ -1,0 +1,41 @@
+"""Shared test pictures, made here: no file outside the repository is needed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+def photograph_like(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
+    """A picture with edges, gradients and noise, `uint8` `(H, W)` or `(H, W, 3)`."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
+    planes = []
+    for _ in range(channels):
+        fx, fy, px, py = rng.uniform(0.01, 0.09, 2).tolist() + rng.uniform(0, 6, 2).tolist()
+        plane = 110 + 60 * np.sin(fx * columns + px) * np.cos(fy * rows + py)
+        for _ in range(6):
+            top, left = rng.uniform(0, height), rng.uniform(0, width)
+            radius = rng.uniform(0.05, 0.3) * max(height, width)
+            inside = (rows - top) ** 2 + (columns - left) ** 2 < radius**2
+            plane = np.where(inside, plane * 0.6 + rng.uniform(0, 100), plane)
+        planes.append(plane)
+    texture = rng.normal(0, 6, (height, width, 1))
+    picture = np.clip(np.stack(planes, axis=-1) + texture, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(picture[:, :, 0] if channels == 1 else picture)
+
+
+@pytest.fixture(scope="session")
+def rgb() -> np.ndarray:
+    """RGB picture of 144×200 pixels; read-only, so that no codec can change it."""
+    picture = photograph_like(144, 200, 3)
+    picture.flags.writeable = False
+    return picture
+
+
+@pytest.fixture(scope="session")
+def gray() -> np.ndarray:
+    """Gray picture of 101×77 pixels; read-only."""
+    picture = photograph_like(101, 77, 1, seed=1)
+    picture.flags.writeable = False
+    return picture

@@ -1,0 +1,282 @@
+"""Building a dataset: contents, reproducibility, resume after a kill, broken sources."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import photograph_like
+from PIL import Image as PilImage
+
+from datasets.build import BuildConfig, BuildError, build_dataset, plan, read_dataset
+from datasets.manifest import ManifestError, read_manifest, verify
+from datasets.patches import PatchError, crop_positions, load_patches
+from datasets.sources import find_sources
+from imagecompression import CODECS, codec_from_params
+from imagecompression.image_io import read_image
+
+CONFIG = BuildConfig(ratios=(8.0, 16.0), ssims=(0.9,), patch_size=32, patches_per_class=7)
+
+
+def write_sources(folder: Path, count: int = 4) -> Path:
+    """TIFF photographs, one of them gray, and two of one scene."""
+    folder.mkdir()
+    for number in range(count):
+        channels = 1 if number == 1 else 3
+        picture = photograph_like(90 + number, 120, channels, seed=number)
+        tifffile.imwrite(folder / f"picture{number}.tif", picture)
+    tifffile.imwrite(folder / "scene__left.tif", photograph_like(80, 100, 3, seed=50))
+    tifffile.imwrite(folder / "scene__right.tif", photograph_like(80, 100, 3, seed=51))
+    return folder
+
+
+def tree_hashes(folder: Path) -> dict[str, str]:
+    """Hash of every file below `folder` but the journal, whose order depends on the workers."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "journal.jsonl"
+    }
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sources(tmp_path_factory.mktemp("sources") / "tiff")
+
+
+@pytest.fixture(scope="module")
+def dataset(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset") / "built"
+    build_dataset([sources], folder, CONFIG, workers=2)
+    return folder
+
+
+def test_manifest_tells_the_truth(dataset: Path, sources: Path) -> None:
+    rows = read_manifest(dataset).to_pylist()
+    assert len(rows) == 6 * (1 + 6 * 3)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert verify(dataset) == []
+    for row in rows[::5]:
+        data = (dataset / row["path"]).read_bytes()
+        source = read_image(sources / row["source_file"])
+        codec = codec_from_params(row["label"], json.loads(row["params"]))
+        assert codec.encode(source) == data
+        assert row["ratio"] == source.size / len(data)
+        assert row["width"] == source.shape[1]
+        if row["target_kind"] == "ratio":
+            assert row["measured"] == row["ratio"]
+        assert row["reached"] or row["reason"]
+        if row["label"] == "uncompressed":
+            assert row["psnr_db"] == np.inf
+            assert np.array_equal(CODECS["uncompressed"].decode(data), source)
+
+
+def test_groups_stay_together(dataset: Path) -> None:
+    rows = read_manifest(dataset).to_pylist()
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        splits.setdefault(row["group"], set()).add(row["split"])
+    assert all(len(names) == 1 for names in splits.values())
+    assert len([row for row in rows if row["group"] == "scene"]) == 2 * 19
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+
+
+def test_patches_reproduce_the_decoded_region(dataset: Path) -> None:
+    patches = load_patches(dataset)
+    rows = patches.table.to_pylist()
+    files = {row["sample_id"]: row for row in read_manifest(dataset).to_pylist()}
+    assert patches.labels == list(CODECS)
+    assert patches.pixels.shape == (len(rows), 32, 32, 3)
+    phases = set()
+    for index in range(0, len(rows), 9):
+        row, sample = rows[index], files[rows[index]["sample_id"]]
+        decoded = CODECS[row["label"]].decode((dataset / sample["path"]).read_bytes())
+        top, left = row["top"], row["left"]
+        region = decoded[top : top + 32, left : left + 32]
+        region = region if region.ndim == 3 else np.stack([region] * 3, axis=-1)
+        assert np.array_equal(patches.pixels[index], region)
+        assert (row["split"], row["label"]) == (sample["split"], sample["label"])
+        phases.add((top % 8, left % 8))
+    assert len(phases) > 10, "patches lie on the codecs' grid"
+
+
+def test_classes_and_sources_weigh_the_same(dataset: Path) -> None:
+    counts: dict[tuple[str, str], int] = {}
+    for row in load_patches(dataset).table.to_pylist():
+        key = (row["source_id"], row["label"])
+        counts[key] = counts.get(key, 0) + 1
+    assert set(counts.values()) == {7}
+    assert len(counts) == 6 * 7
+
+
+def test_equal_builds_are_equal_whatever_the_workers(
+    dataset: Path, sources: Path, tmp_path: Path
+) -> None:
+    build_dataset([sources], tmp_path / "again", CONFIG, workers=1)
+    assert tree_hashes(tmp_path / "again") == tree_hashes(dataset)
+
+
+def test_nothing_in_it_names_this_machine(dataset: Path, sources: Path) -> None:
+    for path in dataset.rglob("*.json*"):
+        assert str(sources.parent) not in path.read_text(encoding="utf-8")
+    for row in read_manifest(dataset).to_pylist():
+        assert str(sources.parent) not in json.dumps(row)
+
+
+def test_a_killed_build_goes_on_and_ends_the_same(
+    dataset: Path, sources: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from datasets.build import BuildConfig, build_dataset\n"
+        "if __name__ == '__main__':\n"
+        "    config = BuildConfig(ratios=(8.0, 16.0), ssims=(0.9,), patch_size=32,"
+        " patches_per_class=7)\n"
+        "    build_dataset([Path(sys.argv[1])], Path(sys.argv[2]), config, workers=1)\n"
+    )
+    (tmp_path / "build.py").write_text(script, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "build.py"), str(sources), str(out)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    journal = out / "journal.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if journal.exists() and journal.read_bytes().count(b"\n") >= 9:
+            break
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = journal.read_bytes().count(b"\n")
+    assert 9 <= finished < 42, "the build was not killed in the middle"
+    with journal.open("ab") as cut:
+        cut.write(b'{"job": "cut off in the midd')
+    result = build_dataset([sources], out, CONFIG, workers=2)
+    assert result.resumed == finished
+    assert tree_hashes(out) == tree_hashes(dataset)
+    assert not list(out.rglob("*.part")) + list(out.rglob("*.tmp"))
+
+
+def test_a_lost_file_is_made_again(dataset: Path, sources: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lost"
+    build_dataset([sources], out, CONFIG, workers=2)
+    victim = next((out / "encoded" / "jpeg").iterdir())
+    victim.unlink()
+    assert any(victim.name in fault for fault in verify(out))
+    result = build_dataset([sources], out, CONFIG, workers=2)
+    assert result.resumed == 41
+    assert tree_hashes(out) == tree_hashes(dataset)
+
+
+def test_sources_can_be_added(sources: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, codecs=("uncompressed", "jpeg"), ssims=())
+    build_dataset([sources], tmp_path / "built", config, workers=1)
+    before = {r["sample_id"]: r for r in read_manifest(tmp_path / "built").to_pylist()}
+    tifffile.imwrite(tmp_path / "new.tif", photograph_like(70, 70, 3, seed=99))
+    result = build_dataset([sources, tmp_path / "new.tif"], tmp_path / "built", config, workers=1)
+    after = {r["sample_id"]: r for r in read_manifest(tmp_path / "built").to_pylist()}
+    assert result.resumed == 12
+    assert len(after) == len(before) + 3
+    assert all(after[key]["file_sha256"] == row["file_sha256"] for key, row in before.items())
+
+
+def test_broken_sources_are_listed_and_the_rest_built(sources: Path, tmp_path: Path) -> None:
+    folder = write_sources(tmp_path / "mixed", count=2)
+    picture = photograph_like(90, 120, 3)
+    (folder / "truncated.tif").write_bytes((folder / "picture0.tif").read_bytes()[:500])
+    (folder / "text.tiff").write_text("no picture")
+    (folder / "empty.png").touch()
+    PilImage.fromarray(picture).save(folder / "renamed.jpg", quality=80)
+    (folder / "renamed.jpg").rename(folder / "renamed.tif")
+    tifffile.imwrite(folder / "jpeg_inside.tif", picture, compression="jpeg")
+    tifffile.imwrite(folder / "small.tif", picture[:20])
+    tifffile.imwrite(folder / "flat.tif", np.full((64, 64, 3), 9, np.uint8))
+    tifffile.imwrite(folder / "zcopy.tif", photograph_like(90, 120, 3, seed=0), bigtiff=True)
+    config = dataclasses.replace(CONFIG, codecs=("uncompressed", "jpeg"), ssims=())
+    result = build_dataset([folder, tmp_path / "absent"], tmp_path / "out", config, workers=1)
+    errors = {Path(item.file).name: item.error for item in result.rejected}
+    assert set(errors) == {
+        "truncated.tif", "text.tiff", "empty.png", "renamed.tif", "jpeg_inside.tif", "small.tif",
+        "flat.tif", "zcopy.tif", "absent",
+    }  # fmt: skip
+    assert "JPEG" in errors["jpeg_inside.tif"]
+    assert "jpeg" in errors["renamed.tif"]
+    assert "picture0.tif" in errors["zcopy.tif"]
+    assert result.sources == 4
+    assert result.samples == 4 * 3
+    listed = json.loads((tmp_path / "out" / "rejected.json").read_text())
+    assert {Path(item["file"]).name for item in listed} == set(errors)
+
+
+def test_a_folder_of_other_settings_is_refused(dataset: Path, sources: Path) -> None:
+    with pytest.raises(BuildError, match="other settings"):
+        build_dataset([sources], dataset, dataclasses.replace(CONFIG, seed=1), workers=1)
+
+
+def test_a_folder_of_other_files_is_refused(sources: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(BuildError, match="Choose another"):
+        build_dataset([sources], tmp_path, CONFIG, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_no_usable_source(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_text("no picture")
+    with pytest.raises(BuildError, match="No usable source"):
+        build_dataset([tmp_path / "a.tif"], tmp_path / "out", CONFIG, workers=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codecs": ("gif",)}, {"codecs": ()}, {"codecs": ("jpeg", "jpeg")}, {"ratios": (0.5,)},
+        {"ssims": (1.5,)}, {"ratios": (), "ssims": ()}, {"patch_size": 4},
+        {"patches_per_class": 0}, {"ratios": (5.0, 5.0)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bad_settings(change: dict[str, object]) -> None:
+    with pytest.raises(BuildError):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_plan_varies_the_encoders_and_is_stable(sources: Path) -> None:
+    found, _ = find_sources([sources], 32)
+    jobs = plan(found, CONFIG)
+    assert plan(found[::-1], CONFIG)[0].job_id in {job.job_id for job in jobs}
+    alone = plan(found[:1], CONFIG)
+    assert [job.params for job in alone] == [job.params for job in jobs[: len(alone)]]
+    for label in ("jpeg", "bpg"):
+        assert len({json.dumps(job.params) for job in jobs if job.label == label}) > 1
+
+
+def test_reading_what_is_not_a_dataset(tmp_path: Path, dataset: Path) -> None:
+    with pytest.raises(BuildError, match="build-dataset"):
+        read_dataset(tmp_path)
+    with pytest.raises(ManifestError, match="build-dataset"):
+        read_manifest(tmp_path)
+    with pytest.raises(PatchError, match="build-dataset"):
+        load_patches(tmp_path)
+    (tmp_path / "manifest.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(ManifestError, match="Parquet"):
+        read_manifest(tmp_path)
+    assert read_dataset(dataset)["labels"] == list(CODECS)
+
+
+def test_crop_positions() -> None:
+    rng = np.random.default_rng(0)
+    assert crop_positions(10, 10, 11, 5, rng).shape == (0, 2)
+    assert crop_positions(32, 32, 32, 5, rng).tolist() == [[0, 0]]
+    positions = crop_positions(40, 50, 32, 1000, rng)
+    assert len({tuple(p) for p in positions.tolist()}) == 9 * 19
+    assert positions.max(axis=0).tolist() == [8, 18]

@@ -1,0 +1,71 @@
+"""Naming the codec of picture files: files and folders in, a verdict or a reason for each out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from imagecompression import CODECS
+from imagecompression.errors import ImageCompressionError
+from imagecompression.image_io import read_image
+from train.run import Run
+from train.verdict import Verdict, classify_image
+
+DEFAULT_RUN = Path(__file__).parent / "default_run"
+"""The run that is used when none is named; see its README."""
+
+PICTURE_SUFFIXES = frozenset(
+    {".tif", ".tiff", ".png"}
+    | {suffix for codec in CODECS.values() for suffix in (codec.suffix, *codec.other_suffixes)}
+)
+"""Suffixes taken when a folder is walked; a file named outright is taken whatever its suffix."""
+
+
+def find_pictures(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Picture files among files and folders (walked, sorted), and (file, error) for the rest."""
+    found: dict[Path, None] = {}
+    errors: list[tuple[str, str]] = []
+    for path in paths:
+        if path.is_dir():
+            inside = [p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES]
+            found |= dict.fromkeys(sorted(p for p in inside if p.is_file()))
+            if not inside:
+                errors.append((str(path), "The folder holds no picture file"))
+        elif path.exists():
+            found[path] = None
+        else:
+            errors.append((str(path), "No such file or folder"))
+    return list(found), errors
+
+
+def classify_files(
+    paths: Iterable[Path],
+    run: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[tuple[str, Verdict]], list[tuple[str, str]]]:
+    """Classify picture files and those inside folders.
+
+    Args:
+        paths: Files and folders; they are only read.
+        run: Run folder; None takes `DEFAULT_RUN`.
+        progress: Called with (done, total).
+
+    Returns:
+        (file, verdict) for each picture, and (file, error) for each that could not be judged.
+
+    Raises:
+        RunError: The run cannot be loaded.
+    """
+    files, errors = find_pictures(paths)
+    loaded = Run.load(run or DEFAULT_RUN)
+    results = []
+    for done, path in enumerate(files, start=1):
+        try:
+            image = read_image(path)
+            verdict = classify_image(image, loaded.predict, loaded.labels, loaded.patch_size)
+            results.append((str(path), verdict))
+        except ImageCompressionError as error:
+            errors.append((str(path), str(error)))
+        if progress is not None:
+            progress(done, len(files))
+    return results, errors

@@ -1,0 +1,516 @@
+"""Judging a classifier: scores over patches and over images, by strength, and as a report.
+
+Takes a `predict` function, not a model, so that a network, an ensemble, a baseline on hand-made
+features and a fake are judged by the same code.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics
+
+from datasets.patches import PatchSet, load_patches
+from train.run import Predict, Run
+from train.verdict import pooled_probabilities
+
+SPLITS = ("train", "val", "test", "all")
+UNCOMPRESSED = "uncompressed"
+"""The class that has no strength: left out of the bands and of the compressed scores."""
+
+RATIO_EDGES = (0.0, 7.5, 15.0, 30.0, 60.0, math.inf)
+SSIM_EDGES = (0.0, 0.7, 0.85, 0.93, 0.97, 1.0)
+
+_CHUNK = 1024
+
+
+class EvaluationError(ValueError):
+    """An evaluation that is impossible, or that would be worth nothing."""
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Scores of one class; `support` counts the items that truly are of the class."""
+
+    label: str
+    support: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores over items: patches, or whole images.
+
+    Attributes:
+        count: Number of items.
+        accuracy: Share named rightly.
+        log_loss: Mean negative natural logarithm of the probability of the true class.
+        macro_f1: Mean F1 of the classes that occur.
+        compressed_count: Items that are of a compressed class.
+        compressed_accuracy: Share of those named rightly; None without any.
+        per_class: The classes that the classifier knows, in its order.
+        confusion: Counts; rows are the truth, columns the answer, both in that order.
+    """
+
+    count: int
+    accuracy: float
+    log_loss: float
+    macro_f1: float
+    compressed_count: int
+    compressed_accuracy: float | None
+    per_class: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Accuracy at one strength: items of `label` ("compressed" for all) with low ≤ value < high."""
+
+    level: str
+    measure: str
+    low: float
+    high: float
+    label: str
+    count: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of an evaluation.
+
+    Attributes:
+        split: Which split was judged.
+        labels: The classes that the classifier knows.
+        sources: Number of different source pictures.
+        samples: Number of encoded pictures.
+        patches: Number of patches.
+        validation_sources: How many of the sources had chosen the model's best epoch; such
+            pictures flatter a little.
+        patch: Scores over patches.
+        image: Scores over encoded pictures, by the mean log-probability of their patches.
+        bands: Accuracy by compression ratio and by SSIM, over the compressed classes.
+    """
+
+    split: str
+    labels: tuple[str, ...]
+    sources: int
+    samples: int
+    patches: int
+    validation_sources: int
+    patch: Scores
+    image: Scores
+    bands: tuple[Band, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as a JSON-ready dict; an open end of a band is None."""
+        content = dataclasses.asdict(self)
+        for band in content["bands"]:
+            band["high"] = None if math.isinf(band["high"]) else band["high"]
+        return content
+
+
+def evaluate(
+    predict: Predict,
+    patches: PatchSet,
+    split: str = "test",
+    *,
+    labels: Sequence[str] | None = None,
+    validation_sources: Iterable[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Judge `predict` on a split of `patches`.
+
+    Args:
+        predict: Patches `uint8` `(N, P, P, 3)` to probabilities `(N, C)`.
+        patches: The patches; their labels must be among `labels`.
+        split: "train", "val", "test" or "all".
+        labels: The C classes in the order of the probabilities; those of `patches` by default.
+        validation_sources: SHA-256 of sources that helped to choose the model; only counted.
+        progress: Called with the patches done and the patches in all.
+
+    Raises:
+        EvaluationError: An unknown split or label, or no patch to judge.
+    """
+    if split not in SPLITS:
+        raise EvaluationError(f"split must be one of {', '.join(SPLITS)}. Received: {split!r}")
+    names = list(patches.labels if labels is None else labels)
+    table = patches.table
+    rows = _rows(patches, split)
+    truth_names = [table["label"][row].as_py() for row in rows]
+    unknown = sorted(set(truth_names) - set(names))
+    if unknown:
+        raise EvaluationError(
+            f"The dataset has classes that the classifier does not know: {', '.join(unknown)}. "
+            f"It knows: {', '.join(names)}"
+        )
+    truth = np.array([names.index(name) for name in truth_names])
+    probabilities = _predictions(predict, patches.pixels, rows, len(names), progress)
+
+    def column(name: str) -> list[Any]:
+        values: list[Any] = table[name].take(rows).to_pylist()
+        return values
+
+    ratio = np.array(column("ratio"), np.float64)  # None becomes NaN and falls into no band
+    ssim = np.array(column("ssim"), np.float64)
+    samples = np.array(column("sample_id"), dtype=object)
+    sources = set(column("source_sha256"))
+    _, first, member = np.unique(samples, return_index=True, return_inverse=True)
+    pooled = np.stack(
+        [pooled_probabilities(probabilities[member == image]) for image in range(len(first))]
+    )
+    bands: list[Band] = []
+    for level, true, answer, ratios, ssims in (
+        ("patch", truth, probabilities.argmax(axis=1), ratio, ssim),
+        ("image", truth[first], pooled.argmax(axis=1), ratio[first], ssim[first]),
+    ):
+        bands += _bands(level, "ratio", RATIO_EDGES, ratios, true, answer, names)
+        bands += _bands(level, "ssim", SSIM_EDGES, ssims, true, answer, names)
+    return Report(
+        split=split,
+        labels=tuple(names),
+        sources=len(sources),
+        samples=len(first),
+        patches=len(rows),
+        validation_sources=len(sources & set(validation_sources)),
+        patch=scores(truth, probabilities, names),
+        image=scores(truth[first], pooled, names),
+        bands=tuple(bands),
+    )
+
+
+def evaluate_run(
+    run: Run,
+    dataset: Path,
+    split: str = "test",
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Judge a run on a split of the dataset folder `dataset`.
+
+    Raises:
+        EvaluationError: The run was trained on a source that would be judged (unless the split is
+            "train", where that is the point), or the labels do not fit.
+        RunError: The model cannot be loaded.
+    """
+    patches = load_patches(dataset)
+    if split in SPLITS and split != "train":
+        judged = set(patches.table["source_sha256"].take(_rows(patches, split)).to_pylist())
+        seen = judged & set(run.sources.get("train", []))
+        if seen:
+            raise EvaluationError(
+                f"{run.path} was trained on {len(seen)} of the {len(judged)} source pictures of "
+                f"split {split!r} in {dataset}: the result would be worth nothing. Judge it on "
+                "the split 'test', or on a dataset of other pictures."
+            )
+    return evaluate(
+        run.predict,
+        patches,
+        split,
+        labels=run.labels,
+        validation_sources=run.sources.get("val", []),
+        progress=progress,
+    )
+
+
+def scores(
+    truth: npt.NDArray[np.integer[Any]],
+    probabilities: npt.NDArray[np.floating[Any]],
+    labels: Sequence[str],
+) -> Scores:
+    """Scores of `probabilities` `(N, C)` against class numbers `truth` `(N,)`, N at least 1."""
+    answer = probabilities.argmax(axis=1)
+    everything = range(len(labels))
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        truth, answer, labels=everything, zero_division=0.0
+    )
+    compressed = np.array([labels[place] != UNCOMPRESSED for place in truth])
+    # Single precision leaves sums that are off by 1e-7, and scikit-learn warns of that.
+    exact = np.asarray(probabilities, np.float64)
+    exact = exact / exact.sum(axis=1, keepdims=True)
+    right = truth == answer
+    return Scores(
+        count=len(truth),
+        accuracy=float(right.mean()),
+        log_loss=float(metrics.log_loss(truth, exact, labels=everything)),
+        macro_f1=float(f1[support > 0].mean()),
+        compressed_count=int(compressed.sum()),
+        compressed_accuracy=float(right[compressed].mean()) if compressed.any() else None,
+        per_class=tuple(
+            ClassScore(name, int(support[i]), float(precision[i]), float(recall[i]), float(f1[i]))
+            for i, name in enumerate(labels)
+        ),
+        confusion=tuple(
+            tuple(int(count) for count in row)
+            for row in metrics.confusion_matrix(truth, answer, labels=everything)
+        ),
+    )
+
+
+def write_report(
+    report: Report, folder: Path, history: Sequence[dict[str, float]] = ()
+) -> list[Path]:
+    """Write ``report.json``, ``report.md``, CSV tables and pictures; return what was written.
+
+    Args:
+        report: The report.
+        folder: Made where missing; files of the same names are replaced.
+        history: `Run.history`; with it the learning curves are drawn too.
+    """
+    from matplotlib import rc_context  # here: slow to load, and only this function draws
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / "report.json", folder / "report.md", folder / "per_class.csv"]
+    text = json.dumps(report.to_json(), indent=2, allow_nan=False)
+    written[0].write_text(text + "\n", encoding="utf-8")
+    written[1].write_text(_markdown(report, bool(history)), encoding="utf-8")
+    levels = (("patch", report.patch), ("image", report.image))
+    _write_csv(
+        written[2],
+        ["level", *(field.name for field in dataclasses.fields(ClassScore))],
+        [[level, *dataclasses.astuple(row)] for level, score in levels for row in score.per_class],
+    )
+    for level, score in levels:
+        written.append(folder / f"confusion_{level}.csv")
+        counts = zip(report.labels, score.confusion, strict=True)
+        _write_csv(
+            written[-1], ["truth", *report.labels], [[name, *row] for name, row in counts]
+        )
+    written.append(folder / "bands.csv")
+    _write_csv(
+        written[-1],
+        [field.name for field in dataclasses.fields(Band)],
+        [list(dataclasses.astuple(band)) for band in report.bands],
+    )
+    with rc_context({"font.size": 9, "figure.dpi": 120}):
+        for level, score in levels:
+            written.append(folder / f"confusion_{level}.png")
+            _draw_confusion(score, report, level, written[-1])
+        written.append(folder / "bands.png")
+        _draw_bands(report, written[-1])
+        if history:
+            written.append(folder / "history.png")
+            _draw_history(history, written[-1])
+    return written
+
+
+def _rows(patches: PatchSet, split: str) -> npt.NDArray[np.int64]:
+    """Numbers of the rows of a split, at least one."""
+    splits = np.array(patches.table["split"].to_pylist(), dtype=object)
+    rows = np.arange(len(splits)) if split == "all" else np.flatnonzero(splits == split)
+    if len(rows) == 0:
+        raise EvaluationError(f"The dataset has no patch in the split {split!r}")
+    return rows
+
+
+def _predictions(
+    predict: Predict,
+    pixels: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int64],
+    classes: int,
+    progress: Callable[[int, int], None] | None,
+) -> npt.NDArray[np.float64]:
+    """Probabilities `(N, C)` of the rows, asked for in chunks that fit in memory."""
+    parts = []
+    for start in range(0, len(rows), _CHUNK):
+        chunk = np.asarray(pixels[rows[start : start + _CHUNK]])
+        part = np.asarray(predict(chunk), np.float64)
+        if part.shape != (len(chunk), classes):
+            raise EvaluationError(
+                f"predict must answer {(len(chunk), classes)} probabilities for {len(chunk)} "
+                f"patches and {classes} classes. Received: shape={part.shape}"
+            )
+        parts.append(part)
+        if progress is not None:
+            progress(start + len(chunk), len(rows))
+    return np.concatenate(parts)
+
+
+def _bands(
+    level: str,
+    measure: str,
+    edges: Sequence[float],
+    values: npt.NDArray[np.float64],
+    truth: npt.NDArray[np.integer[Any]],
+    answer: npt.NDArray[np.integer[Any]],
+    labels: Sequence[str],
+) -> list[Band]:
+    """A band for every interval and every compressed class in it, and one for all of them."""
+    found = []
+    compressed = [place for place, name in enumerate(labels) if name != UNCOMPRESSED]
+    values = np.clip(values, edges[0], None)  # SSIM can be a little below 0
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        below = values <= high if high == edges[-1] else values < high
+        inside = (values >= low) & below
+        groups = [("compressed", compressed), *((labels[place], [place]) for place in compressed)]
+        for name, members in groups:
+            chosen = inside & np.isin(truth, members)
+            if chosen.any():
+                accuracy = float((truth[chosen] == answer[chosen]).mean())
+                found.append(
+                    Band(level, measure, low, high, name, int(chosen.sum()), accuracy)
+                )
+    return found
+
+
+def _band_name(band: Band) -> str:
+    return f"≥ {band.low:g}" if math.isinf(band.high) else f"{band.low:g}–{band.high:g}"
+
+
+def _markdown(report: Report, with_history: bool) -> str:
+    """The report as Markdown: what was judged, then the tables, then the pictures."""
+    lines = [
+        f"# Report on the split “{report.split}”",
+        "",
+        f"{report.patches:,} patches of {report.samples:,} encoded pictures made from "
+        f"{report.sources:,} source pictures. An image is judged by the mean log-probability of "
+        "its patches.",
+        "",
+    ]
+    if report.validation_sources:
+        lines += [
+            f"{report.validation_sources} of the sources had chosen the model's best epoch; "
+            "their numbers flatter a little.",
+            "",
+        ]
+    rows: list[list[str]] = []
+    for name, value in (
+        ("accuracy", lambda s: _percent(s.accuracy)),
+        ("accuracy on compressed classes", lambda s: _percent(s.compressed_accuracy)),
+        ("macro F1", lambda s: f"{s.macro_f1:.3f}"),
+        ("log loss (nats)", lambda s: f"{s.log_loss:.3f}"),
+        ("number", lambda s: f"{s.count:,}"),
+    ):
+        rows.append([name, value(report.patch), value(report.image)])
+    lines += _table(["", "patches", "images"], rows)
+    for level, score in (("patches", report.patch), ("images", report.image)):
+        lines += [f"## Classes, by {level}", ""]
+        lines += _table(
+            ["class", "number", "recall", "precision", "F1"],
+            [
+                [c.label, f"{c.support:,}", _percent(c.recall), _percent(c.precision), f"{c.f1:.3f}"]
+                for c in score.per_class
+            ],
+        )
+        lines += [f"### Confusion, by {level} (rows: truth)", ""]
+        lines += _table(
+            ["", *report.labels],
+            [
+                [name, *(f"{count:,}" for count in row)]
+                for name, row in zip(report.labels, score.confusion, strict=True)
+            ],
+        )
+    for measure, title in (("ratio", "compression ratio"), ("ssim", "SSIM")):
+        lines += [f"## Compressed classes by {title}", ""]
+        chosen = [b for b in report.bands if b.measure == measure]
+        names = list(dict.fromkeys(_band_name(b) for b in chosen))
+        held = {(b.level, b.label, _band_name(b)): b for b in chosen}
+        for level in ("patch", "image"):
+            body = []
+            for label in ("compressed", *(n for n in report.labels if n != UNCOMPRESSED)):
+                cells = [held.get((level, label, name)) for name in names]
+                if any(cells):
+                    body.append(
+                        [label, *(f"{_percent(c.accuracy)} ({c.count:,})" if c else "" for c in cells)]
+                    )
+            lines += _table([f"by {level}", *names], body)
+    pictures = ["confusion_patch", "confusion_image", "bands"]
+    pictures += ["history"] if with_history else []
+    lines += ["## Pictures", "", *(f"![{name}]({name}.png)" for name in pictures), ""]
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, numbers to the right, with an empty line after it."""
+    rule = ["---", *("---:" for _ in head[1:])]
+    return [*(f"| {' | '.join(row)} |" for row in (head, rule, *body)), ""]
+
+
+def _write_csv(path: Path, head: Sequence[str], body: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(body)
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    """A figure with axes side by side that needs no display and no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _draw_confusion(score: Scores, report: Report, level: str, path: Path) -> None:
+    """Confusion matrix, each row in per cent of its class."""
+    counts = np.array(score.confusion, np.float64)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.2 + 0.62 * len(report.labels)
+    figure, (axes,) = _figure(side + 0.6, side)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for row, column in np.ndindex(*shares.shape):
+        axes.text(
+            column,
+            row,
+            f"{shares[row, column]:.0f}",
+            ha="center",
+            va="center",
+            color="white" if shares[row, column] > 55 else "black",
+        )
+    axes.set_xticks(range(len(report.labels)), report.labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(report.labels)), report.labels)
+    axes.set(xlabel="answer", ylabel="truth")
+    axes.set_title(f"{score.count:,} {level}{'es' if level == 'patch' else 's'}, % of each truth")
+    figure.colorbar(picture, ax=axes, shrink=0.8)
+    figure.savefig(path)
+
+
+def _draw_bands(report: Report, path: Path) -> None:
+    """Accuracy over the ratio and over SSIM, a line a class."""
+    figure, both = _figure(10, 4, columns=2)
+    for axes, measure in zip(both, ("ratio", "ssim"), strict=True):
+        chosen = [b for b in report.bands if b.measure == measure and b.level == "patch"]
+        order = sorted({(b.low, b.high) for b in chosen})
+        for label in dict.fromkeys(b.label for b in chosen):
+            mine = [b for b in chosen if b.label == label]
+            style = {"color": "black", "lw": 2.5} if label == "compressed" else {"lw": 1}
+            places = [order.index((b.low, b.high)) for b in mine]
+            axes.plot(places, [100 * b.accuracy for b in mine], "o-", label=label, **style)
+        names = {(b.low, b.high): _band_name(b) for b in chosen}
+        axes.set_xticks(range(len(order)), [names[key] for key in order])
+        title = "compression ratio" if measure == "ratio" else "SSIM"
+        axes.set(xlabel=title, ylabel="patches named rightly, %", ylim=(-3, 103))
+        axes.grid(alpha=0.3)
+        if chosen:
+            axes.legend(fontsize=7)
+    figure.savefig(path)
+
+
+def _draw_history(history: Sequence[dict[str, float]], path: Path) -> None:
+    """Loss and accuracy over the epochs, of training and validation."""
+    figure, both = _figure(9, 3.5, columns=2)
+    for axes, measure in zip(both, ("loss", "accuracy"), strict=True):
+        for name, legend in ((measure, "training"), (f"val_{measure}", "validation")):
+            points = [(row["epoch"], row[name]) for row in history if name in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), "o-", label=legend)
+        axes.set(xlabel="epoch", ylabel=measure)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path)

@@ -1,0 +1,129 @@
+"""A run directory: everything that a training leaves behind, and all that later stages need."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+CONFIG_FILE = "config.json"
+LABELS_FILE = "labels.json"
+MODEL_FILE = "model.keras"
+HISTORY_FILE = "history.csv"
+SOURCES_FILE = "sources.json"
+ENVIRONMENT_FILE = "environment.json"
+MANIFEST_HEAD_FILE = "manifest_head.json"
+
+Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.floating[Any]]]
+"""Pixels `uint8` `(N, P, P, 3)` to class probabilities `(N, C)`."""
+
+PREDICT_BATCH = 128
+"""Patches that the network sees at once; more is not faster on a CPU."""
+
+
+class RunError(ValueError):
+    """A run directory is missing, unfinished or damaged."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        path: The run directory.
+        config: Contents of ``config.json``: the `TrainConfig` under ``"train"``, and what it was
+            trained on under ``"dataset"``.
+        labels: Class names, in the order of the model's outputs.
+        patch_size: Side of the training patches, in pixels.
+        sources: SHA-256 of the source files behind the patches of each split that was used:
+            ``"train"`` to learn from, ``"val"`` to choose the best epoch.
+        history: One dict an epoch: epoch, seconds, learning_rate, loss, accuracy and, where there
+            were validation patches, val_loss and val_accuracy.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    labels: list[str]
+    patch_size: int
+    sources: dict[str, list[str]]
+    history: list[dict[str, float]]
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Read the run directory `path`; the model itself is loaded when first used.
+
+        Raises:
+            RunError: No run there, a training that was not finished, or a damaged file.
+        """
+        if not (path / CONFIG_FILE).is_file():
+            raise RunError(
+                f"{path}: not a run directory ({CONFIG_FILE} is missing). Train one first "
+                "(main.py train)."
+            )
+        if not (path / MODEL_FILE).is_file():
+            raise RunError(
+                f"{path}: the training was not finished ({MODEL_FILE} is missing). Start it again "
+                "with the same settings and it goes on from the last finished epoch."
+            )
+        try:
+            config = _read_json(path / CONFIG_FILE)
+            labels = [str(label) for label in _read_json(path / LABELS_FILE)]
+            sources = {
+                split: [str(digest) for digest in digests]
+                for split, digests in _read_json(path / SOURCES_FILE).items()
+            }
+            patch_size = int(config["dataset"]["patch_size"])
+            history = read_history(path / HISTORY_FILE)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{path}: a file of the run cannot be read: {error}") from error
+        return cls(path, config, labels, patch_size, sources, history)
+
+    @cached_property
+    def model(self) -> Any:
+        """The `keras.Model`, uncompiled. Loading runs no code stored in the file.
+
+        Raises:
+            RunError: The model file is damaged, or does not fit the labels.
+        """
+        import keras  # here, because Keras takes seconds to load and few users of a Run need it
+
+        import train.layers  # noqa: F401  registers the layers that the file names
+
+        try:
+            model = keras.saving.load_model(self.path / MODEL_FILE, compile=False, safe_mode=True)
+        except Exception as error:  # Keras raises anything from OSError to KeyError
+            raise RunError(
+                f"{self.path / MODEL_FILE}: the model cannot be loaded: {error}"
+            ) from error
+        if model.output_shape[-1] != len(self.labels):
+            raise RunError(
+                f"{self.path}: the model has {model.output_shape[-1]} outputs, but there are "
+                f"{len(self.labels)} labels"
+            )
+        return model
+
+    def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Class probabilities `float32` `(N, C)` of patches `uint8` `(N, P, P, 3)`."""
+        if len(pixels) == 0:
+            return np.empty((0, len(self.labels)), np.float32)
+        return np.asarray(self.model.predict(pixels, batch_size=PREDICT_BATCH, verbose=0))
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The rows of a ``history.csv``, numbers as `float`; empty cells are left out."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {name: float(value) for name, value in row.items() if value != ""}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
