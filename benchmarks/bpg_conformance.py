@@ -122,8 +122,8 @@ def compare_with_source(path: Path) -> Row:
     if source.shape[:2] != (height, width):
         status = f"source has {source.shape[1]}×{source.shape[0]} pixels"
         return Row("foreign", path.name, status, width, height, decode_seconds=round(seconds, 4))
-    error = float(np.mean((luma(image) - luma(source)) ** 2))
-    psnr_db = 10 * float(np.log10(255**2 / error)) if error else float("inf")
+    squared_error = float(np.mean((luma(image) - luma(source)) ** 2))
+    psnr_db = 10 * float(np.log10(255**2 / squared_error)) if squared_error else float("inf")
     lowest = LOWEST_PSNR_DB[size]
     return Row(
         "foreign",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imagecompression import CodecError
+from imagecompression import CODECS, CodecError
 from imagecompression.image_io import load_image
 
 SOURCE_SUFFIXES = (".tif", ".tiff", ".png")
@@ -18,6 +18,8 @@ SOURCE_SUFFIXES = (".tif", ".tiff", ".png")
 
 GROUP_SEPARATOR = "__"
 """Files named `scene__anything` show one scene and are never split apart."""
+
+_LOSSY = frozenset(name for name, codec in CODECS.items() if codec.knob is not None)
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,9 @@ def open_source(path: Path, file: str, min_side: int) -> Source | Rejected:
     except CodecError as error:
         return Rejected(file, str(error))
     height, width = loaded.pixels.shape[:2]
-    if loaded.lossy:
-        return Rejected(file, f"Not pristine: {loaded.lossy}. Give a source never compressed.")
+    lossy = loaded.inner_codec or (loaded.format if loaded.format in _LOSSY else None)
+    if lossy:
+        return Rejected(file, f"Not pristine: compressed by {lossy}. Give a lossless original.")
     if min(width, height) < min_side:
         return Rejected(file, f"Too small: {width}×{height}, but a patch needs {min_side} pixels")
     if int(loaded.pixels.max()) - int(loaded.pixels.min()) < 8:

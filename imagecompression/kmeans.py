@@ -43,7 +43,7 @@ class KMeans(Codec):
     A picture with no more distinct colours than `colors` is stored without loss.
 
     Attributes:
-        colors: Palette size, 2 … 256; entries that no pixel uses are left out.
+        colors: Palette size, 2 … 256; colours that no pixel is nearest to are left out.
         seed: Seed of k-means' random choices, 0 … 2³² - 1.
 
     >>> import numpy as np
@@ -79,15 +79,17 @@ class KMeans(Codec):
             used, entries = np.unique(nearest, return_inverse=True)
             palette = palette[used]
         indices = entries.astype(np.uint8)[distinct.index].reshape(image.shape[:2])
-        picture = PilImage.fromarray(indices)
-        picture.putpalette(palette.tobytes())
         notes = PngImagePlugin.PngInfo()
         if image.ndim == 2:
             # PNG has no gray palette; without the note the picture would come back as RGB.
             notes.add_text(_GRAY_KEYWORD, _GRAY_TEXT)
-        out = io.BytesIO()
-        picture.save(out, "PNG", pnginfo=notes)
-        return out.getvalue()
+        files = [_palette_png(indices, palette, notes)]
+        if 2 < len(palette) <= 16:
+            # Pillow packs several indices into a byte, which hides repetitions from deflate: the
+            # file may be a sixth larger than one of 17 colours. Unused entries prevent that.
+            padding = np.repeat(palette[-1:], 17 - len(palette), axis=0)
+            files.append(_palette_png(indices, np.concatenate([palette, padding]), notes))
+        return min(files, key=len)
 
     @classmethod
     def decode(cls, data: bytes) -> Image:
@@ -114,6 +116,17 @@ class KMeans(Codec):
     @classmethod
     def variants(cls) -> tuple[Codec, ...]:
         return tuple(cls(seed=seed) for seed in range(4))
+
+
+def _palette_png(
+    indices: npt.NDArray[np.uint8], palette: Colors, notes: PngImagePlugin.PngInfo
+) -> bytes:
+    """An indexed PNG; the length of the palette decides on 1, 2, 4 or 8 bits per pixel."""
+    picture = PilImage.fromarray(indices)
+    picture.putpalette(palette.tobytes())
+    out = io.BytesIO()
+    picture.save(out, "PNG", pnginfo=notes)
+    return out.getvalue()
 
 
 @dataclass(frozen=True)

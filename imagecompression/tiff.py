@@ -10,6 +10,7 @@ import io
 import logging
 import math
 import struct
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,10 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
-from PIL import ImageCms
+from PIL import ImageCms, TiffImagePlugin
 
 from imagecompression.codec import CodecError, Image, check_size
-from imagecompression.jpegxr import _size as _jpegxr_size
 
 MAX_DECODED_BYTES = 1 << 30
 """No page is decoded whose strips or tiles unpack to more bytes than this."""
@@ -34,9 +34,10 @@ MAX_PAGES = 10_000
 """Where the walk along the list of pages ends."""
 
 _ROWS_AT_ONCE_PIXELS = 1 << 20
+_LIBTIFF_LOCK = threading.Lock()
 _NONE, _RLE, _FAX3, _FAX4, _LZW, _OJPEG, _JPEG = 1, 2, 3, 4, 5, 6, 7
-_DEFLATE, _PACKBITS, _THUNDERSCAN, _OLD_DEFLATE, _JPEG2000 = 8, 32773, 32809, 32946, 34712
-_LERC, _PNG, _JPEGXR, _LOSSY_JPEG, _LZMA, _ZSTD, _WEBP = 34887, 34933, 34934, 34892, 34925, 50000, 50001
+_DEFLATE, _PACKBITS, _OLD_DEFLATE, _JPEG2000, _LOSSY_JPEG = 8, 32773, 32946, 34712, 34892
+_LERC, _LZMA, _PNG, _JPEGXR, _ZSTD, _WEBP = 34887, 34925, 34933, 34934, 50000, 50001
 
 # Decoders which stop at the number of bytes or rows that the TIFF header announces.
 _BOUNDED = {
@@ -48,7 +49,6 @@ _BOUNDED = {
     _OJPEG,
     _DEFLATE,
     _PACKBITS,
-    _THUNDERSCAN,
     _OLD_DEFLATE,
     _LZMA,
     _ZSTD,
@@ -63,7 +63,8 @@ _LOSSY = {
     _WEBP: ("webp", "WebP", False),
     _LERC: ("lerc", "LERC", False),
 }
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
+_CMYK, _YCBCR, _CIELAB, _ICCLAB = 5, 6, 8, 9
 _COLOUR_SAMPLES = {
     _WHITE_IS_ZERO: 1,
     _BLACK_IS_ZERO: 1,
@@ -136,7 +137,10 @@ def read_tiff(data: bytes, page: int = 0) -> TiffPicture:
         raise
     except Exception as error:  # tifffile and the decoders raise anything on damaged data
         reason = str(error).splitlines()[0][:200] if str(error) else ""
-        raise CodecError(f"Damaged or unsupported TIFF ({type(error).__name__}: {reason})") from error
+        raise CodecError(
+            f"The TIFF file is damaged or of an unsupported kind ({type(error).__name__}: {reason}). "
+            "Get an intact copy, or save the picture as 8-bit gray or RGB."
+        ) from error
 
 
 def page_offsets(data: bytes) -> list[int]:
@@ -155,7 +159,7 @@ def page_offsets(data: bytes) -> list[int]:
             if offset == 0 or offset in found:
                 break
             (entries,) = struct.unpack_from(order + count_format, data, offset)
-        except struct.error:
+        except (struct.error, OverflowError):  # beyond the end of the file
             break
         found[offset] = None
         at = offset + struct.calcsize(count_format) + entries * entry_bytes
@@ -284,9 +288,11 @@ def _check_amounts(data: bytes, ifd: Any) -> None:
     sample_bytes = 2 if ifd.bitspersample > 8 else 1
     if ifd.is_tiled:
         side, rows = int(ifd.tilewidth), int(ifd.tilelength)
+        if min(side, rows) < 1:
+            raise CodecError(f"Damaged TIFF: tiles of {side}×{rows} pixels. Get an intact copy.")
         count = math.ceil(width / side) * math.ceil(height / rows)
     else:
-        side, rows = width, min(int(ifd.rowsperstrip), height)
+        side, rows = width, max(1, min(int(ifd.rowsperstrip), height))
         count = math.ceil(height / rows)
     planes = samples if ifd.planarconfig == 2 else 1
     count *= planes
@@ -306,6 +312,9 @@ def _check_amounts(data: bytes, ifd: Any) -> None:
             f"Strips or tiles are missing: the page needs {count:,}, and the file does not say "
             "where all of them are. The file is damaged or sparse; get an intact copy."
         )
+    if ifd.compression == _NONE:
+        # Some writers overstate the sizes of plain strips, which follow from the picture's size.
+        sizes = np.minimum(sizes, segment_bytes)
     if (starts + sizes).max() > len(data):
         raise CodecError(
             f"The file is truncated: its picture data ends at byte {int((starts + sizes).max()):,}. "
@@ -340,25 +349,29 @@ def _check_amounts(data: bytes, ifd: Any) -> None:
 
 def _needs_pillow(ifd: Any) -> bool:
     """True where tifffile has no decoder or returns YCbCr as it is, and libtiff does the job."""
-    if ifd.compression in (_OJPEG, _THUNDERSCAN):
+    if ifd.compression == _OJPEG:
         return True
     return bool(ifd.photometric == _YCBCR and (ifd.compression != _JPEG or ifd.planarconfig == 2))
 
 
 def _decode_with_pillow(data: bytes, page: int, notes: list[str]) -> Image:
-    """Decode through Pillow's libtiff, which converts YCbCr; gray or RGB of 8 bits.
-
-    Pillow turns the picture upright itself only in `ImageOps.exif_transpose`, so not here.
-    """
-    with PilImage.open(io.BytesIO(data), formats=["TIFF"]) as picture:
-        picture.seek(page)
-        check_size(*picture.size)
-        gray = picture.mode in ("1", "L")
-        if not gray and picture.mode not in ("RGB", "YCbCr", "RGBX", "RGBA"):
-            raise CodecError(f"Unsupported TIFF picture of Pillow mode {picture.mode}.")
-        if picture.mode in ("RGBA", "RGBX"):
-            notes.append("extra sample dropped")
-        return np.array(picture.convert("L" if gray else "RGB"))
+    """Decode through Pillow's libtiff, which converts YCbCr; gray or RGB of 8 bits, as stored."""
+    with _LIBTIFF_LOCK:
+        # Pillow's own reader of uncompressed pictures knows no chroma subsampling.
+        usual, TiffImagePlugin.READ_LIBTIFF = TiffImagePlugin.READ_LIBTIFF, True
+        try:
+            with PilImage.open(io.BytesIO(data), formats=["TIFF"]) as picture:
+                picture.seek(page)
+                check_size(*picture.size)
+                picture.load()
+                gray = picture.mode in ("1", "L")
+                if not gray and picture.mode not in ("RGB", "RGBX", "RGBA"):
+                    raise CodecError(f"Unsupported TIFF picture of Pillow mode {picture.mode}.")
+                if picture.mode == "RGBA":
+                    notes.append("alpha dropped")
+                return np.array(picture.convert("L" if gray else "RGB"))
+        finally:
+            TiffImagePlugin.READ_LIBTIFF = usual
 
 
 def _convert(samples: npt.NDArray[Any], ifd: Any, notes: list[str]) -> Image:
@@ -515,6 +528,18 @@ def _webp_size(segment: bytes) -> tuple[int, int]:
             width, height = struct.unpack_from("<HH", segment, 26)
             return width & 0x3FFF, height & 0x3FFF
     raise CodecError("A strip or tile is not readable WebP.")
+
+
+def _jpegxr_size(segment: bytes) -> tuple[int, int]:
+    """Width and height from the directory of a JPEG XR file (ISO/IEC 29199-2, Annex A)."""
+    sides: dict[int, int] = {}
+    (offset,) = struct.unpack_from("<I", segment, 4)
+    (entries,) = struct.unpack_from("<H", segment, offset)
+    for at in range(offset + 2, offset + 2 + 12 * entries, 12):
+        tag, kind = struct.unpack_from("<HH", segment, at)
+        value = "<H" if kind == 3 else "<I"
+        (sides[tag],) = struct.unpack_from(value, segment, at + 8)
+    return sides[0xBC80], sides[0xBC81]
 
 
 def _lerc_size(segment: bytes) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from imagecompression import CODECS, codec_from_params
 from imagecompression.codec import Codec, CodecError
-from imagecompression.image_io import load_image, write_bytes_atomic, write_image
+from imagecompression.image_io import load_image, suffix_codec, write_bytes_atomic, write_image
 from imagecompression.metrics import bits_per_pixel, compression_ratio, ms_ssim, psnr, ssim
 from imagecompression.rate import RatioTarget, SsimTarget, Target, encode_to_target
 
@@ -67,14 +67,15 @@ def codec_for_file(path: Path, name: str | None) -> type[Codec]:
         CodecError: An unknown name or suffix, or a suffix that belongs to another codec.
     """
     suffix = path.suffix.lower()
-    known = {s: c for c in reversed(CODECS.values()) for s in (c.suffix, *c.other_suffixes)}
     if name is None:
-        if suffix not in known:
+        by_suffix = suffix_codec(path)
+        if by_suffix is None:
+            known = {s for codec in CODECS.values() for s in (codec.suffix, *codec.other_suffixes)}
             raise CodecError(
                 f"{path}: no codec writes {suffix or 'files without a suffix'}. "
                 f"Suffixes: {', '.join(sorted(known))}; or name the codec with --codec."
             )
-        return known[suffix]
+        return CODECS[by_suffix]
     if name not in CODECS:
         raise CodecError(f"Codecs are {', '.join(CODECS)}. Received: {name!r}")
     own = (CODECS[name].suffix, *CODECS[name].other_suffixes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -87,9 +88,7 @@ def test_qp_and_depth_change_the_bytes(rgb: np.ndarray) -> None:
 
 
 def test_version_names_the_encoder() -> None:
-    assert Bpg.version().startswith("x265 4") or "x265 3" in Bpg.version()
-    assert "PyAV" in Bpg.version()
-    assert "libavcodec" in Bpg.version()
+    assert re.match(r"x265 \d+\.\d+\S* \(libavcodec [\d.]+, PyAV [\d.]+\)$", Bpg.version())
 
 
 @pytest.mark.parametrize(
@@ -184,7 +183,7 @@ def test_length_zero_means_to_the_end(small: bytes) -> None:
     endless = kind + size + b"\0" + body
     assert np.array_equal(Bpg.decode(endless), Bpg.decode(small))
     for missing in (20, 60, len(body) // 2):
-        with pytest.raises(CodecError, match="[Tt]runcated"):
+        with pytest.raises(CodecError, match=r"[Tt]runcated"):
             Bpg.decode(endless[:-missing])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -46,8 +47,8 @@ def test_few_colours_are_kept_exactly(count: int, channels: int) -> None:
     for colors in {max(2, count), min(256, count + 1), 256}:
         data = KMeans(colors=colors).encode(picture)
         assert np.array_equal(KMeans.decode(data), picture)
-        bits = next(bits for bits in (1, 2, 4, 8) if count <= 2**bits)
-        assert data[24] == bits, "PNG bit depth"
+        fewest = next(bits for bits in (1, 2, 4, 8) if count <= 2**bits)
+        assert data[24] in (fewest, 8), "PNG bit depth"
 
 
 @pytest.mark.parametrize("count", [3, 4, 17, 200])
@@ -67,7 +68,7 @@ def test_the_file_is_a_palette_png_for_any_viewer(
             assert (opened.format, opened.mode) == ("PNG", "P")
             assert opened.size == (picture.shape[1], picture.shape[0])
             shown = np.array(opened.convert("RGB"))
-            indices = np.array(opened)
+            indices = np.array(opened).astype(int)
             palette = np.array(opened.getpalette()).reshape(-1, 3)
         assert indices.max() + 1 <= colors
         assert np.array_equal(np.unique(indices), np.arange(indices.max() + 1)), "unused entry"
@@ -86,9 +87,8 @@ def test_size_and_fidelity_rise_with_colors(rgb: np.ndarray) -> None:
     fidelity = [psnr(rgb, KMeans.decode(data)) for data in files]
     assert fidelity == sorted(fidelity)
     assert fidelity[-1] > 32
-    # Where neighbouring settings change the PNG's bit depth, a file may become a little smaller.
     sizes = [len(KMeans(colors=colors).encode(rgb)) for colors in range(2, 36)]
-    assert all(b > 0.9 * a for a, b in zip(sizes, sizes[1:], strict=False)), sizes
+    assert all(b > 0.92 * a for a, b in itertools.pairwise(sizes)), sizes
 
 
 def test_colours_are_near_those_of_an_exhaustive_clustering(rgb: np.ndarray) -> None:

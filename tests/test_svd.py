@@ -100,9 +100,8 @@ def test_extreme_pictures_stay_within_the_levels() -> None:
 
 
 def test_a_picture_with_too_many_factor_entries_is_refused_at_once() -> None:
-    picture = np.zeros((1024, 40_000), np.uint8)
-    with pytest.raises(CodecError, match=r"41,023.*|.*entries"):
-        Svd(rank=1024).encode(np.broadcast_to(picture[:, :, None], (1024, 40_000, 3)))
+    with pytest.raises(CodecError, match="entries"):
+        Svd(rank=1024, chroma_rank=1).encode(np.broadcast_to(np.uint8(0), (1024, 40_000, 3)))
 
 
 def test_same_bytes_with_another_number_of_threads() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from sklearn import metrics
 
 from datasets.patches import PatchSet, load_patches
+from imagecompression.errors import ImageCompressionError
 from train.run import Predict, Run
 from train.verdict import pooled_probabilities
 
@@ -33,7 +35,7 @@ SSIM_EDGES = (0.0, 0.7, 0.85, 0.93, 0.97, 1.0)
 _CHUNK = 1024
 
 
-class EvaluationError(ValueError):
+class EvaluationError(ImageCompressionError):
     """An evaluation that is impossible, or that would be worth nothing."""
 
 
@@ -283,9 +285,7 @@ def write_report(
     for level, score in levels:
         written.append(folder / f"confusion_{level}.csv")
         counts = zip(report.labels, score.confusion, strict=True)
-        _write_csv(
-            written[-1], ["truth", *report.labels], [[name, *row] for name, row in counts]
-        )
+        _write_csv(written[-1], ["truth", *report.labels], [[name, *row] for name, row in counts])
     written.append(folder / "bands.csv")
     _write_csv(
         written[-1],
@@ -349,7 +349,7 @@ def _bands(
     found = []
     compressed = [place for place, name in enumerate(labels) if name != UNCOMPRESSED]
     values = np.clip(values, edges[0], None)  # SSIM can be a little below 0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         below = values <= high if high == edges[-1] else values < high
         inside = (values >= low) & below
         groups = [("compressed", compressed), *((labels[place], [place]) for place in compressed)]
@@ -357,9 +357,7 @@ def _bands(
             chosen = inside & np.isin(truth, members)
             if chosen.any():
                 accuracy = float((truth[chosen] == answer[chosen]).mean())
-                found.append(
-                    Band(level, measure, low, high, name, int(chosen.sum()), accuracy)
-                )
+                found.append(Band(level, measure, low, high, name, int(chosen.sum()), accuracy))
     return found
 
 
@@ -398,7 +396,7 @@ def _markdown(report: Report, with_history: bool) -> str:
         lines += _table(
             ["class", "number", "recall", "precision", "F1"],
             [
-                [c.label, f"{c.support:,}", _percent(c.recall), _percent(c.precision), f"{c.f1:.3f}"]
+                [c.label, str(c.support), _percent(c.recall), _percent(c.precision), f"{c.f1:.3f}"]
                 for c in score.per_class
             ],
         )
@@ -419,10 +417,9 @@ def _markdown(report: Report, with_history: bool) -> str:
             body = []
             for label in ("compressed", *(n for n in report.labels if n != UNCOMPRESSED)):
                 cells = [held.get((level, label, name)) for name in names]
+                texts = [f"{_percent(c.accuracy)} ({c.count:,})" if c else "" for c in cells]
                 if any(cells):
-                    body.append(
-                        [label, *(f"{_percent(c.accuracy)} ({c.count:,})" if c else "" for c in cells)]
-                    )
+                    body.append([label, *texts])
             lines += _table([f"by {level}", *names], body)
     pictures = ["confusion_patch", "confusion_image", "bands"]
     pictures += ["history"] if with_history else []

@@ -23,7 +23,7 @@ def build_residual(
     input_shape: tuple[int, int, int],
     num_classes: int,
     *,
-    width: int = 24,
+    width: int = 16,
     dropout: float = 0.2,
 ) -> keras.Model:
     """A compact residual network on truncated high-pass residuals.
@@ -31,7 +31,7 @@ def build_residual(
     Args:
         input_shape: `(P, P, 3)`, P at least `MIN_PATCH`.
         num_classes: Number of classes, at least 2.
-        width: Channels at full resolution; the next two stages have 2 and 3½ times as many.
+        width: Channels at full resolution; the next two stages have 3 and 5 times as many.
         dropout: Share of pooled features dropped in training.
     """
     inputs = _pixels(input_shape, num_classes)
@@ -39,7 +39,7 @@ def build_residual(
     # Full resolution for the stem and one block: pooling first would average the traces away.
     features = _convolution(features, width, name="stem")
     features = _residual_block(features, width, name="full")
-    for name, channels in (("half", 2 * width), ("quarter", 7 * width // 2)):
+    for name, channels in (("half", 3 * width), ("quarter", 5 * width)):
         features = _convolution(features, channels, strides=2, name=f"{name}_down")
         features = _residual_block(features, channels, name=name)
     features = StatisticsPooling(name="statistics")(features)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imagecompression.errors import ImageCompressionError
+
 CONFIG_FILE = "config.json"
 LABELS_FILE = "labels.json"
 MODEL_FILE = "model.keras"
@@ -28,7 +30,7 @@ PREDICT_BATCH = 128
 """Patches that the network sees at once; more is not faster on a CPU."""
 
 
-class RunError(ValueError):
+class RunError(ImageCompressionError):
     """A run directory is missing, unfinished or damaged."""
 
 

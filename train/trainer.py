@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from datasets.patches import PatchSet, load_patches
+from imagecompression.errors import ImageCompressionError
 from train.batches import PatchBatches
 from train.models import MODELS
 from train.run import (
@@ -49,7 +50,7 @@ WARM_UP = 0.04
 _PACKAGES = ("keras", "tensorflow", "numpy", "pyarrow", "scikit-learn", "imagecodecs", "av")
 
 
-class TrainError(ValueError):
+class TrainError(ImageCompressionError):
     """Settings or a dataset that nothing can be trained with."""
 
 
@@ -93,9 +94,7 @@ class TrainConfig:
             raise TrainError(f"minutes must be positive or None. Received: {self.minutes}")
 
 
-def train(
-    dataset: Path, out: Path, config: TrainConfig, progress: Progress | None = None
-) -> Run:
+def train(dataset: Path, out: Path, config: TrainConfig, progress: Progress | None = None) -> Run:
     """Train on the patches of the dataset folder and leave a run directory in `out`.
 
     After every epoch the model, the optimizer and the history are saved, so that the same call
@@ -118,8 +117,8 @@ def train(
     """
     patches = load_patches(dataset)
     training, validation = split_batches(patches, config)
-    description = _describe(dataset, patches, config)
-    _claim(out, description)
+    description = describe(dataset, patches, config)
+    claim(out, description)
     if (out / MODEL_FILE).is_file():
         return Run.load(out)
 
@@ -328,7 +327,7 @@ class Keeper(keras.callbacks.Callback):
         state.stopped = bool(self.model.stop_training)
         state.history.append(row)
         write_history(self._out / HISTORY_FILE, state.history)
-        _write_json(self._checkpoints / STATE_FILE, dataclasses.asdict(state))
+        write_json(self._checkpoints / STATE_FILE, dataclasses.asdict(state))
         if before is not None and before != state.last:
             (self._checkpoints / before).unlink(missing_ok=True)
 
@@ -382,7 +381,7 @@ def write_history(path: Path, history: list[dict[str, float]]) -> None:
     part.replace(path)
 
 
-def _describe(dataset: Path, patches: PatchSet, config: TrainConfig) -> dict[str, Any]:
+def describe(dataset: Path, patches: PatchSet, config: TrainConfig) -> dict[str, Any]:
     """Contents of ``config.json``: the settings, and what identifies the patches."""
     table = (dataset / "patches" / "patches.parquet").read_bytes()
     return {
@@ -395,14 +394,14 @@ def _describe(dataset: Path, patches: PatchSet, config: TrainConfig) -> dict[str
     }
 
 
-def _claim(out: Path, description: dict[str, Any]) -> None:
+def claim(out: Path, description: dict[str, Any]) -> None:
     """Make `out` the directory of this training, or raise `TrainError` if it is another's."""
     path = out / CONFIG_FILE
     if not path.is_file():
         if out.is_dir() and any(out.iterdir()):
             raise TrainError(f"{out}: the folder is not empty and not a run directory")
         out.mkdir(parents=True, exist_ok=True)
-        _write_json(path, description)
+        write_json(path, description)
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -417,16 +416,16 @@ def _claim(out: Path, description: dict[str, Any]) -> None:
 
 def _write_facts(dataset: Path, out: Path, patches: PatchSet) -> None:
     """Labels, sources, environment and the manifest's head: what the run must tell about itself."""
-    _write_json(out / LABELS_FILE, patches.labels)
+    write_json(out / LABELS_FILE, patches.labels)
     columns = patches.table.select(["split", "source_sha256"]).to_pylist()
-    _write_json(
+    write_json(
         out / SOURCES_FILE,
         {
             split: sorted({row["source_sha256"] for row in columns if row["split"] == split})
             for split in ("train", "val")
         },
     )
-    _write_json(
+    write_json(
         out / ENVIRONMENT_FILE,
         {
             "python": platform.python_version(),
@@ -437,7 +436,7 @@ def _write_facts(dataset: Path, out: Path, patches: PatchSet) -> None:
     )
     manifest = pq.ParquetFile(dataset / "manifest.parquet")
     head = next(manifest.iter_batches(batch_size=HEAD_ROWS)).to_pylist()
-    _write_json(out / MANIFEST_HEAD_FILE, {"rows": manifest.metadata.num_rows, "head": head})
+    write_json(out / MANIFEST_HEAD_FILE, {"rows": manifest.metadata.num_rows, "head": head})
 
 
 def _version(package: str) -> str | None:
@@ -465,7 +464,7 @@ def _save(model: keras.Model, path: Path) -> None:
     part.replace(path)
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(
         json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8"

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imagecompression.errors import ImageCompressionError
 from train.run import Predict
 
 SMALLEST_PROBABILITY = 1e-7
 """Lower bound of a patch's probability, so that one mistaken patch cannot veto a class."""
 
 
-class VerdictError(ValueError):
+class VerdictError(ImageCompressionError):
     """A picture that no verdict can be given on."""
 
 

@@ -1,0 +1,29 @@
+"""What a benchmark ran on, written beside its table: versions and machine, no paths."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGES = (
+    "av", "glymur", "imagecodecs", "keras", "numpy", "opencv-python", "pillow", "scikit-image",
+    "scikit-learn", "scipy", "tensorflow", "tifffile",
+)  # fmt: skip
+
+
+def write_environment(table: Path) -> None:
+    """Write `table`'s sidecar, ``NAME.environment.json``."""
+    from imagecompression import CODECS
+
+    content = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "encoders": {name: codec.version() for name, codec in CODECS.items()},
+    }
+    path = table.with_name(f"{table.stem}.environment.json")
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,310 @@
+"""Picture files to and from the contract array: TIFF, PNG and every registered codec's files.
+
+Files are told apart by their first bytes, never by their suffix: evidence is often misnamed. What
+had to be converted on the way is reported in `LoadedImage.notes`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import struct
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as PilImage
+
+from imagecompression.codec import (
+    Codec,
+    CodecError,
+    CodecUnavailableError,
+    Image,
+    check_image,
+    check_size,
+)
+from imagecompression.lossless import Lossless
+from imagecompression.pillow_image import open_checked
+from imagecompression.tiff import TiffPicture, matches_tiff, read_tiff, to_8_bits
+
+MAX_FILE_BYTES = 1 << 30
+"""Larger files are refused before they are read."""
+
+WRITE_SUFFIXES = (".png", ".tif", ".tiff")
+"""What `write_image` writes: lossless formats only."""
+
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
+_PNG_SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
+
+
+class ImageReadError(CodecError):
+    """A file that cannot be read as a picture; the message names it and says what to do."""
+
+
+class ImageWriteError(CodecError):
+    """A file name under which no picture can be written."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedImage:
+    """A picture read from a file, with what happened on the way.
+
+    Attributes:
+        pixels: `uint8` (H, W) gray or (H, W, 3) RGB, C-contiguous.
+        notes: One phrase for each conversion, in order; empty when the samples are as stored.
+        format: ``"tiff"``, ``"png"`` or the name of a codec of `imagecompression.CODECS`.
+        bit_depth: Bits a sample in the file, as far as its header tells; else 8.
+        sha256: Hexadecimal SHA-256 of the file's bytes.
+        inner_codec: For TIFF, the name of the (possibly) lossy codec of its strips or tiles.
+    """
+
+    pixels: Image
+    notes: tuple[str, ...]
+    format: str
+    bit_depth: int
+    sha256: str
+    inner_codec: str | None = None
+
+
+def read_image(path: str | os.PathLike[str], *, page: int = 0) -> Image:
+    """Pixels of a picture file as `uint8` (H, W) gray or (H, W, 3) RGB; see `load_image`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(Path(folder, "a.tif"), np.full((2, 3), 7, np.uint8))
+    ...     read_image(Path(folder, "a.tif")).tolist()
+    [[7, 7, 7], [7, 7, 7]]
+
+    Raises:
+        ImageReadError: See `load_image`.
+        CodecUnavailableError: The codec of the file cannot be used on this machine.
+    """
+    return load_image(path, page=page).pixels
+
+
+def load_image(path: str | os.PathLike[str], *, page: int = 0) -> LoadedImage:
+    """Read TIFF, PNG or a codec's file, told apart by its first bytes, and note every conversion.
+
+    16-bit samples are scaled to 8, alpha is dropped, palettes, CMYK and CIELab become RGB, and a
+    TIFF's orientation is applied. A JPEG's or PNG's EXIF orientation is only noted: turning the
+    pixels would move the block grid that forensics looks for. RGB and gray ICC profiles are noted
+    and not applied.
+
+    Args:
+        path: The file; its suffix does not matter.
+        page: Page of a multi-page TIFF, from 0.
+
+    Raises:
+        ImageReadError: Missing, unreadable, empty, damaged, too large, not a picture of a known
+            kind, or without such a page.
+        CodecUnavailableError: The codec of the file cannot be used on this machine.
+    """
+    data = _read_bytes(path)
+    try:
+        return _load(data, page)
+    except CodecUnavailableError as error:
+        raise CodecUnavailableError(f"Cannot read {os.fspath(path)!r}: {error}") from error
+    except CodecError as error:
+        raise ImageReadError(f"Cannot read {os.fspath(path)!r}: {error}") from error
+    except Exception as error:  # decoders of untrusted data: MemoryError, RecursionError, anything
+        raise ImageReadError(
+            f"Cannot read {os.fspath(path)!r}: damaged ({type(error).__name__}: {str(error)[:200]})"
+        ) from error
+
+
+def write_image(path: str | os.PathLike[str], image: Image) -> None:
+    """Write `image` without loss as PNG or Deflate-compressed TIFF, by the suffix of `path`.
+
+    The file appears complete or not at all.
+
+    Raises:
+        ImageWriteError: Another suffix.
+        CodecError: The image is outside the contract.
+        OSError: The file cannot be written.
+    """
+    image = check_image(image)
+    suffix = Path(path).suffix.lower()
+    if suffix == ".png":
+        write_bytes_atomic(path, Lossless().encode(image))
+    elif suffix in (".tif", ".tiff"):
+        import tifffile  # slow to import
+
+        out = io.BytesIO()
+        kind = "minisblack" if image.ndim == 2 else "rgb"
+        tifffile.imwrite(
+            out, image, photometric=kind, compression="zlib", predictor=True, metadata=None
+        )
+        write_bytes_atomic(path, out.getvalue())
+    else:
+        raise ImageWriteError(
+            f"Pictures are written as {', '.join(WRITE_SUFFIXES)}; use a codec's encode for its "
+            f"own format. Received: {os.fspath(path)!r}"
+        )
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` under a temporary name in the same folder, then rename it to `path`.
+
+    A reader, or a run that is killed, sees the old file, the new one or none, never a part. No
+    fsync: after a power cut the data may be lost, which the manifest's hashes show.
+
+    Raises:
+        OSError: The folder is missing or cannot be written.
+    """
+    path = Path(path)
+    # Not `tempfile`: its files are readable by their owner only, whatever the umask says.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def suffix_codec(path: str | os.PathLike[str]) -> str | None:
+    """Name of the codec that uses the suffix of `path`, or None; the file is not looked at.
+
+    >>> suffix_codec("holiday.JPEG")
+    'jpeg'
+    """
+    suffix = Path(path).suffix.lower()
+    for name, codec in _codecs().items():
+        if suffix in (codec.suffix, *codec.other_suffixes):
+            return name
+    return None
+
+
+def _codecs() -> dict[str, type[Codec]]:
+    """The registry, imported late because it imports the codecs, and `imagecompression` this."""
+    from imagecompression import CODECS
+
+    return CODECS
+
+
+def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file of 1 … `MAX_FILE_BYTES` bytes, or `ImageReadError`."""
+    name = repr(os.fspath(path))
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe or device could wait forever
+            kind = "folder" if stat.S_ISDIR(status.st_mode) else "special file"
+            raise ImageReadError(f"Cannot read {name}: it is a {kind}. Give one picture file.")
+        if status.st_size > MAX_FILE_BYTES:
+            raise ImageReadError(
+                f"Cannot read {name}: the file is too large. Received: {status.st_size:,} bytes. "
+                f"Allowed: {MAX_FILE_BYTES:,}."
+            )
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, ImageReadError):
+            raise
+        raise ImageReadError(
+            f"Cannot read {name}: {getattr(error, 'strerror', None) or error}. Check the path and "
+            "the permissions."
+        ) from error
+    if not data:
+        raise ImageReadError(f"Cannot read {name}: the file is empty. Get an intact copy.")
+    return data
+
+
+def _load(data: bytes, page: int) -> LoadedImage:
+    """Dispatch on the magic bytes; raises `CodecError` without the file's name."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    if matches_tiff(data):
+        tiff = read_tiff(data, page)
+        return LoadedImage(
+            tiff.pixels, tiff.notes, "tiff", tiff.bit_depth, sha256, tiff.inner_codec
+        )
+    codec = next((codec for codec in _codecs().values() if codec.matches(data)), None)
+    if codec is None and data[:8] != _PNG_MAGIC:
+        raise CodecError(
+            f"not a picture of a known kind. Received: a file that starts with {data[:8]!r}. "
+            f"Allowed: TIFF, PNG and the codecs {', '.join(_codecs())}."
+        )
+    if page != 0:
+        raise CodecError(
+            f"only TIFF files have pages. Received: page={page}. Allowed: 0 for this file."
+        )
+    if data[:8] == _PNG_MAGIC:
+        png = _read_png(data, codec)
+        name = "png" if codec is None else codec.name
+        return LoadedImage(png.pixels, png.notes, name, png.bit_depth, sha256)
+    assert codec is not None
+    pixels = check_image(codec.decode(data))
+    notes: list[str] = []
+    bit_depth = 8
+    if codec.name == "jpeg":
+        notes = _header_notes(data, "JPEG")
+    elif codec.name == "jpeg2000":
+        bit_depth = _jpeg2000_bits(data)
+        if bit_depth != 8:
+            notes.append(f"{bit_depth} bit converted to 8")
+    return LoadedImage(pixels, tuple(notes), codec.name, bit_depth, sha256)
+
+
+def _read_png(data: bytes, codec: type[Codec] | None) -> TiffPicture:
+    """Decode PNG of any kind; palette pictures by their codec, where one claims them."""
+    try:
+        width, height, bits, kind = struct.unpack_from(">IIBB", data, 16)
+    except struct.error as error:
+        raise CodecError("truncated PNG: the header is cut off. Get an intact copy.") from error
+    check_size(width, height)
+    if data[12:16] != b"IHDR" or kind not in _PNG_SAMPLES:
+        raise CodecError(f"damaged PNG header. Received: colour type {kind}. Get an intact copy.")
+    notes = _header_notes(data, "PNG")
+    if bits == 16:
+        import imagecodecs  # slow to import
+
+        # Pillow cuts 16-bit RGB down to its high bytes; this keeps all 16 bits to be rounded.
+        with open_checked(data, "PNG"):  # checks the chunks' CRCs and that all data is there
+            pass
+        pixels = np.asarray(imagecodecs.png_decode(data))
+        pixels = pixels.reshape(height, width, -1)[:, :, : 3 if kind in (_RGB, _RGB_ALPHA) else 1]
+        pixels = to_8_bits(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, 16)
+        notes.insert(0, "16 bit reduced to 8")
+    elif kind == _PALETTE and codec is not None:
+        pixels = codec.decode(data)
+        notes.insert(0, "palette expanded")
+    else:
+        with open_checked(data, "PNG") as picture:
+            pixels = np.array(picture.convert("L" if kind in (_GRAY, _GRAY_ALPHA) else "RGB"))
+        if kind == _PALETTE:
+            notes.insert(0, "palette expanded")
+        elif bits < 8:
+            notes.insert(0, f"{bits} bit expanded to 8")
+    if kind in (_GRAY_ALPHA, _RGB_ALPHA):
+        notes.append("alpha dropped")
+    return TiffPicture(check_image(pixels), tuple(notes), bits, None)
+
+
+def _header_notes(data: bytes, pillow_format: str) -> list[str]:
+    """Notes on what a JPEG or PNG header says and the decoded pixels do not show."""
+    notes = []
+    try:
+        with PilImage.open(io.BytesIO(data), formats=[pillow_format]) as picture:
+            if picture.mode == "CMYK":
+                notes.append("CMYK converted to RGB without a profile")
+            if "transparency" in picture.info:
+                notes.append("transparent colour dropped")
+            if picture.info.get("icc_profile"):
+                notes.append("ICC profile present, not applied")
+            if getattr(picture, "is_animated", False):
+                notes.append("first picture of several read")
+            orientation = picture.getexif().get(0x0112, 1)
+            if orientation in range(2, 9):
+                notes.append(f"EXIF orientation {orientation} not applied")
+    except Exception:  # optional metadata, damaged in any way; the pixels are judged elsewhere
+        notes.append("unreadable metadata")
+    return notes
+
+
+def _jpeg2000_bits(data: bytes) -> int:
+    """Bits of the first component from the SIZ marker (ISO/IEC 15444-1, A.5.1), or 8."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    return (data[at + 42] & 0x7F) + 1 if 0 <= at < len(data) - 42 else 8

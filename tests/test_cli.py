@@ -1,0 +1,243 @@
+"""The command line as a contract: arguments, JSON, exit status, one line a problem."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import photograph_like
+from PIL import Image as PilImage
+from typer.testing import CliRunner, Result
+
+import main
+from imagecompression import CODECS
+from imagecompression.image_io import read_image
+from imagecompression.metrics import psnr
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = (
+    "build-dataset", "train", "evaluate", "classify", "compress", "decompress", "compare",
+    "codecs", "quickstart",
+)  # fmt: skip
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main.app, [str(argument) for argument in arguments])
+
+
+def run_json(*arguments: object) -> dict:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "picture.tif"
+    tifffile.imwrite(path, photograph_like(200, 240, 3, seed=3))
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "--json" in result.stdout
+
+
+def test_help_is_light() -> None:
+    script = (
+        "import sys; sys.argv = ['main.py', 'train', '--help']\n"
+        "import main\n"
+        "try: main.app()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'sklearn', 'numpy', 'PIL', 'imagecompression'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stderr.strip() == "[]"
+
+
+def test_codecs() -> None:
+    rows = run_json("codecs")["codecs"]
+    assert [row["codec"] for row in rows] == list(CODECS)
+    assert all(row["available"] and row["library"] for row in rows)
+    assert "jpeg2000" in run("codecs").stdout
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_compress_and_decompress(name: str, picture: Path, tmp_path: Path) -> None:
+    encoded, back = tmp_path / f"out{CODECS[name].suffix}", tmp_path / "back.tif"
+    goal = [] if name == "uncompressed" else ["--ratio", 12]
+    answer = run_json("compress", picture, encoded, "--codec", name, *goal)
+    assert answer["codec"] == name
+    assert answer["bytes"] == encoded.stat().st_size
+    assert answer["ratio"] == pytest.approx(200 * 240 * 3 / answer["bytes"])
+    assert answer["bits_per_pixel"] == pytest.approx(24 / answer["ratio"])
+    assert answer["reached"] is True, answer["reason"]
+    assert answer["encodes"] >= 1
+    assert set(answer["params"]) == set(CODECS[name]().params())
+    opened = run_json("decompress", encoded, back)
+    assert (opened["width"], opened["height"], opened["channels"]) == (240, 200, 3)
+    source, decoded = read_image(picture), tifffile.imread(back)
+    if name == "uncompressed":
+        assert answer["psnr_db"] is None
+        assert np.array_equal(source, decoded)
+    else:
+        assert psnr(source, decoded) == pytest.approx(answer["psnr_db"])
+
+
+def test_compress_follows_the_suffix_and_settings(picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.JPEG"
+    answer = run_json(
+        "compress", picture, out, "--set", "quality=33", "--set", "subsampling=4:4:4",
+        "--set", "progressive=true",
+    )  # fmt: skip
+    assert answer["codec"] == "jpeg"
+    assert answer["params"] == {
+        "quality": 33, "subsampling": "4:4:4", "progressive": True, "optimize": False,
+    }  # fmt: skip
+    answer = run_json("compress", picture, tmp_path / "o.jp2", "--ssim", "0.9")
+    assert answer["ssim"] == pytest.approx(0.9, abs=0.01)
+    text = run("compress", picture, tmp_path / "o.jxr", "--ratio", "9")
+    assert text.exit_code == 0
+    assert "jpegxr" in text.stdout
+
+
+def test_compress_says_when_a_target_is_out_of_reach(picture: Path, tmp_path: Path) -> None:
+    result = run("compress", picture, tmp_path / "out.jpg", "--ratio", "900", "--json")
+    answer = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert answer["reached"] is False
+    assert "out of reach" in answer["reason"]
+    assert "out of reach" in result.stderr
+    assert (tmp_path / "out.jpg").stat().st_size == answer["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compress", "IN", "out.jpg"], "--ratio"),
+        (["compress", "IN", "out.jpg", "--ratio", "5", "--ssim", "0.9"], "not both"),
+        (["compress", "IN", "out.jpg", "--ratio", "0"], "at least 1"),
+        (["compress", "IN", "out.jpg", "--ssim", "2"], "between 0 and 1"),
+        (["compress", "IN", "out.xyz", "--ratio", "5"], ".xyz"),
+        (["compress", "IN", "out.jpg", "--codec", "gif", "--ratio", "5"], "gif"),
+        (["compress", "IN", "out.jpg", "--codec", "bpg", "--ratio", "5"], ".bpg"),
+        (["compress", "IN", "out.jpg", "--set", "quality=101"], "quality=101"),
+        (["compress", "IN", "out.jpg", "--set", "quality=good"], "good"),
+        (["compress", "IN", "out.jpg", "--set", "colour=1"], "colour"),
+        (["compress", "IN", "out.jpg", "--set", "quality"], "name=value"),
+        (["compress", "absent.tif", "out.jpg", "--ratio", "5"], "absent.tif"),
+        (["compress", "TEXT", "out.jpg", "--ratio", "5"], "text.tif"),
+        (["compress", "IN", "absent/out.jpg", "--ratio", "5"], "absent"),
+        (["decompress", "TEXT", "out.tif"], "text.tif"),
+        (["decompress", "IN", "out.jpg"], ".jpg"),
+        (["compare", "IN", "--codecs", "jpeg,gif"], "gif"),
+        (["compare", "IN", "--ratios", "ten"], "ten"),
+        (["compare", "TEXT"], "text.tif"),
+        (["build-dataset", "TEXT", "--out", "set"], "text.tif"),
+        (["build-dataset", "IN", "--out", "set", "--ssims", "7"], "7"),
+        (["build-dataset", "IN", "--out", "set", "--patch-size", "1"], "patch_size"),
+        (["train", "absent", "--out", "run"], "absent"),
+        (["evaluate", "absent", "absent"], "absent"),
+        (["classify", "IN", "--run", "absent"], "absent"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_bad_input_gets_one_line_and_status_2(
+    arguments: list[str], words: str, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.tif").write_text("no picture at all")
+    arguments = [{"IN": str(picture), "TEXT": "text.tif"}.get(a, a) for a in arguments]
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    problem = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(problem) == 1, result.stderr
+    assert words in problem[0]
+    assert "Traceback" not in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"text.tif", "set"}
+    with_json = run(*arguments, "--json")
+    assert with_json.exit_code == 2
+    assert words in json.loads(with_json.stdout)["errors"][0]["error"]
+
+
+def test_input_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "evidence.png"
+    PilImage.fromarray(photograph_like(40, 50, 3)).save(path)
+    before = path.read_bytes()
+    assert run("compress", path, path, "--codec", "uncompressed").exit_code == 2
+    assert run("decompress", path, path).exit_code == 2
+    assert path.read_bytes() == before
+
+
+def test_compare(picture: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "plot.png"
+    answer = run_json(
+        "compare", picture, "--codecs", "jpeg,svd", "--ratios", "6,12", "--plot", plot
+    )
+    assert [point["codec"] for point in answer["points"]] == ["jpeg", "jpeg", "svd", "svd"]
+    for point in answer["points"]:
+        assert {"bytes", "psnr_db", "ssim", "ms_ssim", "encode_seconds"} <= set(point)
+    with PilImage.open(plot) as drawn:
+        assert drawn.format == "PNG"
+    text = run("compare", picture, "--codecs", "uncompressed,jpeg", "--plot", plot)
+    assert text.exit_code == 0
+    assert len(text.stdout.splitlines()) == 1 + 1 + 4 + 1
+
+
+def test_whole_road_from_sources_to_a_verdict(tmp_path: Path) -> None:
+    """build-dataset → train → evaluate → classify, on tiny data."""
+    sources, dataset, run_folder = tmp_path / "tiff", tmp_path / "set", tmp_path / "run"
+    sources.mkdir()
+    for number in range(4):
+        tifffile.imwrite(sources / f"{number}.tif", photograph_like(96, 96, 3, seed=number))
+    (sources / "broken.tif").write_text("no picture")
+    built = run(
+        "build-dataset", sources, "--out", dataset, "--codecs", "uncompressed,jpeg",
+        "--ratios", "20", "--ssims", "", "--patch-size", "32", "--patches-per-class", "12",
+        "--workers", "1", "--json",
+    )  # fmt: skip
+    assert built.exit_code == 1, built.output
+    answer = json.loads(built.stdout)
+    assert answer["sources"] == 4
+    assert "broken.tif" in answer["rejected"][0]["file"]
+    assert "broken.tif" in built.stderr
+
+    trained = run_json("train", dataset, "--out", run_folder, "--epochs", 2, "--batch-size", 8)
+    assert trained["epochs"] == 2
+
+    report = run_json("evaluate", run_folder, dataset)
+    assert report["split"] == "test"
+    assert 0 <= report["patch"]["accuracy"] <= 1
+    assert (run_folder / "evaluation-test" / "report.json").exists()
+
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    PilImage.fromarray(photograph_like(70, 90, 3, seed=9)).save(folder / "a.jpg", quality=50)
+    PilImage.fromarray(photograph_like(70, 90, 1, seed=8)).save(folder / "b.png")
+    (folder / "c.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    tifffile.imwrite(folder / "tiny.tif", photograph_like(8, 8, 3))
+    result = run("classify", folder, tmp_path / "absent.png", "--run", run_folder, "--json")
+    assert result.exit_code == 1
+    answer = json.loads(result.stdout)
+    assert [Path(item["file"]).name for item in answer["results"]] == ["a.jpg", "b.png"]
+    for item in answer["results"]:
+        assert item["label"] in ("uncompressed", "jpeg")
+        assert sum(item["probabilities"].values()) == pytest.approx(1)
+        assert item["patches"] >= 1
+    failed = {Path(item["file"]).name for item in answer["errors"]}
+    assert failed == {"c.png", "tiny.tif", "absent.png"}
+    assert len(result.stderr.splitlines()) >= 3
+    text = run("classify", folder / "a.jpg", "--run", run_folder)
+    assert text.exit_code == 0
+    assert "a.jpg" in text.stdout

@@ -1,0 +1,149 @@
+"""The evaluator on answers made by hand, whose scores are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_patches import LABELS, fake_dataset
+
+from datasets.patches import load_patches
+from train.evaluator import EvaluationError, evaluate, evaluate_run, write_report
+from train.run import Run
+
+
+class Oracle:
+    """Knows the truth of every patch in order; `wrong` maps patch numbers to other answers."""
+
+    def __init__(self, truth: list[int], wrong: dict[int, int], sure: float = 0.8) -> None:
+        self.answers = [wrong.get(i, label) for i, label in enumerate(truth)]
+        self.sure = sure
+        self.asked = 0
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        assert pixels.dtype == np.uint8
+        here = self.answers[self.asked : self.asked + len(pixels)]
+        self.asked += len(pixels)
+        other = (1 - self.sure) / (len(LABELS) - 1)
+        return np.where(np.eye(len(LABELS))[here] == 1, self.sure, other).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two test sources of 3 classes × 4 patches, after a training source."""
+    folder = tmp_path_factory.mktemp("fake") / "dataset"
+    return fake_dataset(folder, splits=("train", "test", "test"))
+
+
+def _truth(dataset: Path) -> list[int]:
+    rows = load_patches(dataset).table.to_pylist()
+    return [LABELS.index(row["label"]) for row in rows if row["split"] == "test"]
+
+
+def test_known_scores(dataset: Path) -> None:
+    # One jpeg patch (4) called kmeans, one uncompressed patch (0) called jpeg; three of the four
+    # patches of the second source's kmeans image (20-22) called jpeg.
+    wrong = {4: 2, 0: 1, 20: 1, 21: 1, 22: 1}
+    done: list[tuple[int, int]] = []
+    report = evaluate(
+        Oracle(_truth(dataset), wrong),
+        load_patches(dataset),
+        "test",
+        progress=lambda *at: done.append(at),
+    )
+    assert (report.sources, report.samples, report.patches) == (2, 6, 24)
+    assert done[-1] == (24, 24)
+    assert report.patch.accuracy == pytest.approx(19 / 24)
+    assert report.patch.confusion == ((7, 1, 0), (0, 7, 1), (0, 3, 5))
+    assert [c.recall for c in report.patch.per_class] == pytest.approx([7 / 8, 7 / 8, 5 / 8])
+    assert [c.precision for c in report.patch.per_class] == pytest.approx([1, 7 / 11, 5 / 6])
+    assert report.patch.macro_f1 == pytest.approx((14 / 15 + 14 / 19 + 10 / 14) / 3)
+    assert report.patch.log_loss == pytest.approx(
+        -(19 * math.log(0.8) + 5 * math.log(0.1)) / 24, rel=1e-5
+    )
+    assert (report.patch.compressed_count, report.image.compressed_count) == (16, 4)
+    assert report.patch.compressed_accuracy == pytest.approx(12 / 16)
+    assert report.image.accuracy == pytest.approx(5 / 6)
+    assert report.image.compressed_accuracy == pytest.approx(3 / 4)
+    assert report.image.confusion == ((2, 0, 0), (0, 2, 0), (0, 1, 1))
+    bands = {(b.level, b.measure, b.low, b.label): (b.count, b.accuracy) for b in report.bands}
+    assert bands["patch", "ratio", 15.0, "jpeg"] == (8, 7 / 8)
+    assert bands["patch", "ratio", 15.0, "compressed"] == (8, 7 / 8)
+    assert bands["patch", "ssim", 0.93, "kmeans"] == (8, 5 / 8)
+    assert bands["image", "ratio", 7.5, "compressed"] == (2, 1 / 2)
+    assert not any(label == "uncompressed" for *_, label in bands)
+
+
+def test_splits_and_labels(dataset: Path) -> None:
+    patches = load_patches(dataset)
+    everything = [LABELS.index(label) for label in patches.table["label"].to_pylist()]
+    assert evaluate(Oracle(everything, {}), patches, "all").patches == 36
+    # A classifier that knows more classes, in another order, is judged by its own.
+    labels = ["bpg", "kmeans", "jpeg", "uncompressed"]
+    order = [labels.index(LABELS[place]) for place in _truth(dataset)]
+    report = evaluate(lambda _: np.eye(4)[order], patches, "test", labels=labels)
+    assert report.patch.accuracy == report.patch.macro_f1 == 1
+    assert report.patch.per_class[0].support == 0
+    with pytest.raises(EvaluationError, match="does not know: kmeans"):
+        evaluate(Oracle([], {}), patches, "test", labels=["uncompressed", "jpeg"])
+    with pytest.raises(EvaluationError, match="no patch"):
+        evaluate(Oracle([], {}), patches, "val")
+    with pytest.raises(EvaluationError, match="split must be"):
+        evaluate(Oracle([], {}), patches, "dev")
+    with pytest.raises(EvaluationError, match="predict must answer"):
+        evaluate(lambda _: np.ones((1, 3)), patches, "test")
+
+
+def test_report_files(dataset: Path, tmp_path: Path) -> None:
+    report = evaluate(Oracle(_truth(dataset), {4: 2}), load_patches(dataset), "test")
+    history = [{"epoch": 1.0, "loss": 1.0, "accuracy": 0.5, "val_loss": 1.1, "val_accuracy": 0.4}]
+    written = write_report(report, tmp_path / "report", history)
+    assert {path.name for path in written} == {
+        "report.json",
+        "report.md",
+        "per_class.csv",
+        "confusion_patch.csv",
+        "confusion_image.csv",
+        "bands.csv",
+        "confusion_patch.png",
+        "confusion_image.png",
+        "bands.png",
+        "history.png",
+    }
+    assert all(path.stat().st_size > 0 for path in written)
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert content["patch"]["accuracy"] == report.patch.accuracy
+    assert content["sources"] == 2
+    with (tmp_path / "report" / "confusion_patch.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["truth", *LABELS]
+    assert rows[2] == ["jpeg", "0", "7", "1"]
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "| accuracy | 95.8 % | 100.0 % |" in text
+
+
+def _run(path: Path, train: list[str], val: list[str]) -> Run:
+    """A run whose model is never loaded: its answers are put in its place."""
+    run = Run(path, {}, LABELS, 32, {"train": train, "val": val}, [])
+    run.__dict__["predict"] = lambda pixels: np.full((len(pixels), 3), 1 / 3)
+    return run
+
+
+def test_judging_on_training_pictures_is_refused(dataset: Path, tmp_path: Path) -> None:
+    rows = load_patches(dataset).table.to_pylist()
+    digests = {
+        split: sorted({row["source_sha256"] for row in rows if row["split"] == split})
+        for split in ("train", "test")
+    }
+    run = _run(tmp_path, digests["train"], digests["test"][:1])
+    report = evaluate_run(run, dataset, "test")
+    assert (report.sources, report.validation_sources) == (2, 1)
+    assert evaluate_run(run, dataset, "train").sources == 1
+    with pytest.raises(EvaluationError, match="trained on 1 of the 3 source pictures"):
+        evaluate_run(run, dataset, "all")
+    with pytest.raises(EvaluationError, match="worth nothing"):
+        evaluate_run(_run(tmp_path, digests["test"], []), dataset, "test")
