@@ -48,7 +48,9 @@ def build_dataset_command(
         int, typer.Option(help="Patches for each source and class, over all its targets.")
     ] = 42,
     seed: Seed = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores if none.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; all cores if none.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Encode sources with every codec at every target, split them, and cut patches."""
@@ -83,6 +85,9 @@ def train_command(
     model: Annotated[str | None, typer.Option(help="Model name; see docs/reference.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Patches in a step.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Wall-clock budget; the schedule anneals over it.")
+    ] = None,
     seed: Seed = 0,
     json_output: Json = False,
 ) -> None:
@@ -90,16 +95,29 @@ def train_command(
     with user_errors(json_output):
         from train.trainer import TrainConfig, train
 
-        given = {"model": model, "epochs": epochs, "batch_size": batch_size}
-        config = TrainConfig(seed=seed, **{k: v for k, v in given.items() if v is not None})
+        usual = TrainConfig()
+        config = TrainConfig(
+            model=model or usual.model,
+            epochs=epochs or usual.epochs,
+            batch_size=batch_size or usual.batch_size,
+            minutes=minutes,
+            seed=seed,
+        )
         with training_progress() as progress:
-            run = train(dataset, out, config, progress)
-        summary = run.summary()
+            trained = train(dataset, out, config, progress)
         if json_output:
-            print_json(summary)
+            print_json(
+                {
+                    "run": trained.path,
+                    "labels": trained.labels,
+                    "patch_size": trained.patch_size,
+                    "epochs": len(trained.history),
+                    "history": trained.history,
+                }
+            )
         else:
-            for name, value in summary.items():
-                print(f"{name:>22}  {_plain(value)}")
+            figures = "  ".join(f"{k} {_plain(v)}" for k, v in trained.history[-1].items())
+            print(f"Run {trained.path}\n  {len(trained.history)} epochs, last: {figures}")
 
 
 @app.command("evaluate")
@@ -115,17 +133,19 @@ def evaluate_command(
     """Judge a run on a split of a dataset; write JSON, CSV and pictures."""
     with user_errors(json_output):
         from train.evaluator import evaluate_run, write_report
+        from train.run import Run
 
+        loaded = Run.load(run)
         with staged_progress() as progress:
             report = evaluate_run(
-                run, dataset, split, lambda done, total: progress("classifying", done, total)
+                loaded, dataset, split, lambda done, total: progress("classifying", done, total)
             )
         folder = out or run / f"evaluation-{split}"
-        write_report(report, folder)
+        write_report(report, folder, loaded.history)
         if json_output:
             print_json(report.to_json())
         else:
-            print(report.to_text())
+            print_report(report)
             print(f"Report: {folder}")
 
 
@@ -321,9 +341,29 @@ def quickstart_command(
         with staged_progress() as stages, training_progress() as training:
             result = run_quickstart(out, announce, stages, training)
         if json_output:
-            print_json(result.to_json())
+            print_json(
+                {
+                    "folder": result.folder,
+                    "seconds": result.seconds,
+                    "build": dataclasses.asdict(result.build),
+                    "evaluation": result.report.to_json(),
+                    "verdicts": [
+                        {"file": file, "truth": truth, **dataclasses.asdict(verdict)}
+                        for file, truth, verdict in result.verdicts
+                    ],
+                }
+            )
         else:
-            print(result.to_text())
+            print_build(result.build)
+            print_report(result.report)
+            print_table(
+                ("file", "truth", "verdict", "probability", "agreement"),
+                [
+                    (file, truth, v.label, f"{v.probabilities[v.label]:.3f}", f"{v.agreement:.2f}")
+                    for file, truth, v in result.verdicts
+                ],
+            )
+            print(f"Report: {result.folder / 'report.md'}  ({sum(result.seconds.values()):.0f} s)")
 
 
 @contextmanager
@@ -350,8 +390,14 @@ def announce(line: str) -> None:
 def staged_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for each stage on standard error, with rate and time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -416,6 +462,27 @@ def print_build(result: Any) -> None:
     print_table(("  class", "samples"), [(f"  {k}", n) for k, n in result.samples_by_label.items()])
 
 
+def print_report(report: Any) -> None:
+    """Accuracy of an evaluation, in all and by class."""
+    print(
+        f"Split {report.split}: {report.sources} sources, {report.samples} encoded pictures, "
+        f"{report.patches} patches"
+    )
+    rows = [
+        (p.label, p.support, f"{p.recall:.1%}", i.support, f"{i.recall:.1%}")
+        for p, i in zip(report.patch.per_class, report.image.per_class, strict=True)
+    ]
+    patch, image = report.patch, report.image
+    rows.append(
+        ("all", patch.count, f"{patch.accuracy:.1%}", image.count, f"{image.accuracy:.1%}")
+    )
+    print_table(("class", "patches", "recall", "images", "recall"), rows)
+    print(
+        f"macro F1 {patch.macro_f1:.3f} (patches), {image.macro_f1:.3f} (images); "
+        f"log loss {patch.log_loss:.3f}, {image.log_loss:.3f}"
+    )
+
+
 def print_points(points: Sequence[Any]) -> None:
     """The table of `compare`."""
     head = ("codec", "setting", "bytes", "ratio", "bpp", "PSNR dB", "SSIM", "MS-SSIM")
@@ -450,7 +517,8 @@ def _codec_names(text: str | None) -> list[str]:
     unknown = [name for name in names if name not in CODECS]
     if unknown or not names:
         raise CodecError(
-            f"--codecs takes names among {', '.join(CODECS)}. Received: {', '.join(unknown) or text!r}"
+            f"--codecs takes names among {', '.join(CODECS)}. "
+            f"Received: {', '.join(unknown) or text!r}"
         )
     return names
 

@@ -4,7 +4,7 @@ Each answer is checked without the search's own code: the ratio from the file's 
 scikit-image, and for a target said to be out of reach or between two steps the encodes at the
 bound or at both neighbours are made again.
 
-    python benchmarks/rate_control.py --data ../shared/data/kodak --out results/rate_control.csv
+    python -m benchmarks.rate_control --data ../shared/data/kodak --out results/rate_control.csv
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
 from benchmarks.environment import write_environment
 from imagecompression import CODECS, Codec, Image, RateSearch, RatioTarget, SsimTarget, Target
@@ -85,8 +82,10 @@ def check_picture(path: Path) -> list[dict[str, object]]:
                 found = search.to(target)
                 checked = second_opinion(target.kind, image, found.codec, found.data)
                 within = abs(checked - target.value) <= target.tolerance(found.codec) + 1e-6
-                true = within if found.reached else reason_holds(
-                    image, found.codec, target, found.reason
+                true = (
+                    within
+                    if found.reached
+                    else reason_holds(image, found.codec, target, found.reason)
                 )
                 rows.append(
                     {
@@ -109,8 +108,8 @@ def check_picture(path: Path) -> list[dict[str, object]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/kodak")
-    parser.add_argument("--out", type=Path, default=ROOT / "results/rate_control.csv")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/kodak"))
+    parser.add_argument("--out", type=Path, default=Path("results/rate_control.csv"))
     arguments = parser.parse_args()
     pictures = sorted(arguments.data.glob("*.png"))
     if not pictures:
@@ -133,8 +132,9 @@ def main() -> int:
                 if (r["codec"], r["target"], r["value"]) == (name, target.kind, target.value)
             ]  # fmt: skip
             if own:
-                reached, true = sum(bool(r["reached"]) for r in own), sum(
-                    bool(r["answer_true"]) for r in own
+                reached, true = (
+                    sum(bool(r["reached"]) for r in own),
+                    sum(bool(r["answer_true"]) for r in own),
                 )
                 encodes = np.mean([int(str(r["encodes"])) for r in own])
                 print(

@@ -9,6 +9,7 @@ or an `ImageReadError`, took longer than the time limit, or more memory than the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import multiprocessing
 import os
@@ -23,8 +24,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.environment import write_environment
-from imagecompression.image_io import ImageReadError, load_image
+from benchmarks.environment import write_environment  # noqa: E402
+from imagecompression.image_io import ImageReadError, load_image  # noqa: E402
 
 SECONDS_LIMIT = 30
 MEMORY_LIMIT_MIB = 2048
@@ -68,10 +69,8 @@ def read_one(name: str) -> dict[str, object]:
         row |= {"status": "hang", "message": f"more than {SECONDS_LIMIT} s"}
         child.kill()
     else:
-        try:
+        with contextlib.suppress(EOFError):
             row = receiver.recv()
-        except EOFError:
-            pass
     child.join()
     return row
 

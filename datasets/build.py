@@ -72,7 +72,8 @@ class BuildConfig:
         unknown = [name for name in self.codecs if name not in CODECS]
         if unknown or not self.codecs:
             raise BuildError(
-                f"Codecs must be among {', '.join(CODECS)}. Received: {', '.join(unknown) or 'none'}"
+                f"Codecs must be among {', '.join(CODECS)}. "
+                f"Received: {', '.join(unknown) or 'none'}"
             )
         for field_name in ("codecs", "ratios", "ssims"):
             values = getattr(self, field_name)
@@ -110,7 +111,8 @@ class Job:
     @property
     def job_id(self) -> str:
         """Fixed by all that decides the job's bytes, the source's split included."""
-        facts = [self.source.pixel_sha256, self.source.source_id, self.source.group, self.split]
+        source = self.source
+        facts: list[Any] = [source.pixel_sha256, source.source_id, source.group, self.split]
         facts += [self.label, self.params, self.seed, self.ratios, self.ssims]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
@@ -189,7 +191,14 @@ def run_job(job: Job, folder: Path) -> list[dict[str, Any]]:
         try:
             if target is None:
                 probe = search.probe(0)
-                data, used, encodes, measured, reached, reason = probe.data, codec, 1, None, True, ""
+                data, used, encodes, measured, reached, reason = (
+                    probe.data,
+                    codec,
+                    1,
+                    None,
+                    True,
+                    "",
+                )
             else:
                 found = search.to(target)
                 data, used, encodes = found.data, found.codec, found.encodes
@@ -294,9 +303,7 @@ def build_dataset(
         encodes_per_sample=sum(row["encodes"] for row in well) / max(1, len(well)),
         resumed=resumed,
         rejected=rejected,
-        failed=[
-            Rejected(row["sample_id"], row["error"]) for row in rows if row["status"] != "ok"
-        ],
+        failed=[Rejected(row["sample_id"], row["error"]) for row in rows if row["status"] != "ok"],
     )
     _write_json(out / "rejected.json", [dataclasses.asdict(item) for item in rejected])
     return result

@@ -96,7 +96,7 @@ def cut_patches(
         image = as_rgb(CODECS[row["label"]].decode(data))
         key = hashlib.sha256(f"{config.seed}:{row['sample_id']}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(key[:8], "big"))
-        offsets.append(crop_positions(*image.shape[:2], size, count, rng))
+        offsets.append(crop_positions(image.shape[0], image.shape[1], size, count, rng))
         crops += [image[top : top + size, left : left + size] for top, left in offsets[-1]]
     return np.array(crops, np.uint8), np.concatenate(offsets)
 
@@ -170,9 +170,7 @@ def load_patches(folder: Path) -> PatchSet:
     return PatchSet(pixels, table, labels, size)
 
 
-def _batches(
-    table: pa.Table, config: PatchConfig
-) -> list[tuple[list[dict[str, Any]], list[int]]]:
+def _batches(table: pa.Table, config: PatchConfig) -> list[tuple[list[dict[str, Any]], list[int]]]:
     """For each source and class: its different files, and how many patches each gives."""
     columns = [*_COPIED, *_MEASURES, "path", "file_sha256", "width", "height", "status"]
     chosen: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
@@ -200,7 +198,7 @@ def _patch_table(
     for name in (*_COPIED, *_MEASURES):
         kind = pa.string() if name in _COPIED else pa.float64()
         values = [
-            row[name] for rows, counts in batches for row, n in zip(rows, counts) for _ in range(n)
+            row[name] for rows, counts in batches for row, n in zip(rows, counts, strict=True) for _ in range(n)
         ]
         columns[name] = pa.array(values, kind)
     return pa.table(columns | {"top": offsets[:, 0], "left": offsets[:, 1]})

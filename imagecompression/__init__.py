@@ -33,8 +33,7 @@ from imagecompression.rate import (
 from imagecompression.svd import Svd
 
 CODECS: dict[str, type[Codec]] = {
-    codec.name: codec
-    for codec in (Lossless, Jpeg, Jpeg2000, JpegXr, Bpg, Svd, KMeans)
+    codec.name: codec for codec in (Lossless, Jpeg, Jpeg2000, JpegXr, Bpg, Svd, KMeans)
 }
 """Every codec by name; the order is the order of class labels."""
 

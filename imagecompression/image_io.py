@@ -26,6 +26,7 @@ from imagecompression.codec import (
     check_image,
     check_size,
 )
+from imagecompression.embedded_size import jpeg2000_size
 from imagecompression.lossless import Lossless
 from imagecompression.pillow_image import open_checked
 from imagecompression.tiff import TiffPicture, matches_tiff, read_tiff, to_8_bits
@@ -161,7 +162,7 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         with open(temporary, "xb") as file:
             file.write(data)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -191,7 +192,7 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a regular file of 1 … `MAX_FILE_BYTES` bytes, or `ImageReadError`."""
     name = repr(os.fspath(path))
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe or device could wait forever
             kind = "folder" if stat.S_ISDIR(status.st_mode) else "special file"
             raise ImageReadError(f"Cannot read {name}: it is a {kind}. Give one picture file.")
@@ -236,15 +237,14 @@ def _load(data: bytes, page: int) -> LoadedImage:
         name = "png" if codec is None else codec.name
         return LoadedImage(png.pixels, png.notes, name, png.bit_depth, sha256)
     assert codec is not None
-    pixels = check_image(codec.decode(data))
     notes: list[str] = []
-    bit_depth = 8
+    bit_depth = _jpeg2000_bits(data) if codec.name == "jpeg2000" else 8
+    if bit_depth > 8:
+        pixels = _read_deep_jpeg2000(data, bit_depth, notes)
+    else:
+        pixels = check_image(codec.decode(data))
     if codec.name == "jpeg":
         notes = _header_notes(data, "JPEG")
-    elif codec.name == "jpeg2000":
-        bit_depth = _jpeg2000_bits(data)
-        if bit_depth != 8:
-            notes.append(f"{bit_depth} bit converted to 8")
     return LoadedImage(pixels, tuple(notes), codec.name, bit_depth, sha256)
 
 
@@ -302,6 +302,24 @@ def _header_notes(data: bytes, pillow_format: str) -> list[str]:
     except Exception:  # optional metadata, damaged in any way; the pixels are judged elsewhere
         notes.append("unreadable metadata")
     return notes
+
+
+def _read_deep_jpeg2000(data: bytes, bits: int, notes: list[str]) -> Image:
+    """JPEG 2000 of 9 … 16 bits, rounded to 8; Pillow, behind the codec, clips gray at 255."""
+    import imagecodecs  # slow to import
+
+    if bits > 16:
+        raise CodecError(f"JPEG 2000 of {bits} bits is not supported. Allowed: 1 to 16 bits.")
+    check_size(*jpeg2000_size(data))
+    pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
+    if pixels.dtype != np.uint16:
+        raise CodecError(f"JPEG 2000 with {pixels.dtype} samples. Allowed: unsigned, 1 to 16 bits.")
+    if pixels.ndim == 3:
+        if pixels.shape[2] in (2, 4):
+            notes.append("alpha dropped")
+        pixels = pixels[:, :, 0] if pixels.shape[2] <= 2 else pixels[:, :, :3]
+    notes.append(f"{bits} bit reduced to 8")
+    return check_image(to_8_bits(pixels, bits))
 
 
 def _jpeg2000_bits(data: bytes) -> int:

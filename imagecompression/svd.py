@@ -10,10 +10,10 @@ The container, version 1, little-endian:
     0       4      magic 8F 53 56 44
     4       1      version of the container, 1
     5       1      number of planes P: 1 (gray) or 3 (Y, Cb, Cr)
-    6       4      width
-    10      4      height
-    14      4      quantiser step, float32, in grey levels
-    18      2·P    number of terms of each plane, uint16
+    6       2      width
+    8       2      height
+    10      4      quantiser step, float32, in grey levels
+    14      2·P    number of terms of each plane, uint16
     …       4      CRC-32 of all other bytes
     …       rest   the payload through the entropy stage (`_compress`)
 
@@ -42,14 +42,15 @@ from imagecompression.thread_limit import one_thread
 
 _MAGIC = b"\x8fSVD"
 _VERSION = 1
-_HEADER = struct.Struct("<4sBBIIf")
+_HEADER = struct.Struct("<4sBBHHf")
 _MAX_RANK = 1024
-_MAX_LEVELS = 2**26
+_MAX_SIDE = 65535
+_MAX_LEVELS = 2**25
 """Most quantised factor entries of a picture (over all planes); bounds memory and time."""
 _MAX_LEVEL = 2**14 - 1
 """Largest magnitude of a quantised entry, so that a difference of two still fits 16 bits."""
 _MIN_STEP = 1.0
-"""Finest quantiser step, in grey levels. All terms together then add an error of at most 0.41
+"""Finest quantiser step, in grey levels. All terms together then add an error of about 0.4
 grey levels (root mean square) to a plane; a finer step would add size that no one can see."""
 _ROUNDING = 0.4
 """Below 0.5 for a dead zone: small entries become 0 more often. Measured on Kodak pictures:
@@ -114,6 +115,10 @@ class Svd(Codec):
     def encode(self, image: Image) -> bytes:
         image = check_image(image)
         height, width = image.shape[:2]
+        if max(height, width) > _MAX_SIDE:
+            raise CodecError(
+                f"SVD sides are at most {_MAX_SIDE} pixels. Received: {width}×{height}"
+            )
         longest = min(_MAX_RANK, height, width)
         rank = min(self.rank, longest)
         ranks = [rank]
@@ -231,7 +236,7 @@ def _terms(plane: npt.NDArray[np.float64]) -> tuple[Factors, Factors]:
     """Singular terms of one `(H, W)` plane, as `_decompose` returns them.
 
     The eigenvectors of A·Aᵀ on the shorter side are the singular vectors of that side, and their
-    products with A are the other side's times sₖ. This takes a fifth of the time of an SVD; the
+    products with A are the other side's times sₖ. This takes half the time of an SVD; the
     precision it loses concerns singular values under 10⁻⁷ of the first, far below the step.
     """
     wide = plane if plane.shape[0] <= plane.shape[1] else plane.T
@@ -314,15 +319,17 @@ def _unpack(section: memoryview, rank: int, length: int) -> tuple[Levels, Factor
     strengths = np.frombuffer(section, "<f4", rank)
     smooth = np.unpackbits(np.frombuffer(section[4 * rank :], np.uint8, (rank + 7) // 8))
     planes = np.frombuffer(section[4 * rank + (rank + 7) // 8 :], np.uint8).reshape(2, rank, length)
-    folded = planes[1].astype(np.int32)
-    folded += planes[0].astype(np.int32) << 8
-    levels = (folded >> 1) ^ -(folded & 1)
+    folded = planes[1].astype(np.uint16)
+    folded |= planes[0].astype(np.uint16) << 8
+    levels = (folded >> 1).astype(np.int32)
+    levels ^= -(folded & 1).astype(np.int32)
     flagged = np.flatnonzero(smooth[:rank])
     # Sums in 64 bits: a damaged row of up to 10⁸ differences must not wrap around into range.
     for row in flagged:
         sums = np.cumsum(levels[row], dtype=np.int64)
         levels[row] = np.clip(sums, -_MAX_LEVEL - 1, _MAX_LEVEL + 1)
-    if not (np.isfinite(strengths) & (strengths > 0)).all() or np.any(np.abs(levels) > _MAX_LEVEL):
+    too_large = levels.size and max(levels.max(), -levels.min()) > _MAX_LEVEL
+    if too_large or not (np.isfinite(strengths) & (strengths > 0)).all():
         raise CodecError("The SVD file holds a factor or singular value out of range")
     return levels, strengths
 
@@ -340,8 +347,9 @@ def _fixed_point(
         CodecError: A row entry exceeds 2, while those of unit vectors cannot exceed 1.
     """
     scale = step / strengths.astype(np.float64)
-    rows = np.rint(levels[:, height:] * (scale * _UNIT)[:, None])
-    if np.any(np.abs(rows) > 2 * _UNIT):
+    rows = levels[:, height:] * (scale * _UNIT)[:, None]
+    np.rint(rows, out=rows)
+    if rows.size and max(rows.max(), -rows.min()) > 2 * _UNIT:
         raise CodecError("The SVD file's singular values do not fit its factors")
     return levels[:, :height].T.astype(np.float64), rows
 

@@ -23,6 +23,14 @@ from PIL import Image as PilImage
 from PIL import ImageCms, TiffImagePlugin
 
 from imagecompression.codec import CodecError, Image, check_size
+from imagecompression.embedded_size import (
+    jpeg2000_size,
+    jpeg_size,
+    jpegxr_size,
+    lerc_size,
+    png_size,
+    webp_size,
+)
 
 MAX_DECODED_BYTES = 1 << 30
 """No page is decoded whose strips or tiles unpack to more bytes than this."""
@@ -62,6 +70,16 @@ _LOSSY = {
     _JPEGXR: ("jpegxr", "JPEG XR", False),
     _WEBP: ("webp", "WebP", False),
     _LERC: ("lerc", "LERC", False),
+}
+# Readers of the inner header; the other compressions' decoders might allocate anything.
+_INNER_SIZE: dict[int, Callable[[bytes], tuple[int, int]]] = {
+    _JPEG: jpeg_size,
+    _LOSSY_JPEG: jpeg_size,
+    _JPEG2000: jpeg2000_size,
+    _PNG: png_size,
+    _JPEGXR: jpegxr_size,
+    _WEBP: webp_size,
+    _LERC: lerc_size,
 }
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
 _CMYK, _YCBCR, _CIELAB, _ICCLAB = 5, 6, 8, 9
@@ -138,8 +156,8 @@ def read_tiff(data: bytes, page: int = 0) -> TiffPicture:
     except Exception as error:  # tifffile and the decoders raise anything on damaged data
         reason = str(error).splitlines()[0][:200] if str(error) else ""
         raise CodecError(
-            f"The TIFF file is damaged or of an unsupported kind ({type(error).__name__}: {reason}). "
-            "Get an intact copy, or save the picture as 8-bit gray or RGB."
+            f"The TIFF file is damaged or of an unsupported kind ({type(error).__name__}: "
+            f"{reason}). Get an intact copy, or save the picture as 8-bit gray or RGB."
         ) from error
 
 
@@ -316,8 +334,9 @@ def _check_amounts(data: bytes, ifd: Any) -> None:
         # Some writers overstate the sizes of plain strips, which follow from the picture's size.
         sizes = np.minimum(sizes, segment_bytes)
     if (starts + sizes).max() > len(data):
+        end = int((starts + sizes).max())
         raise CodecError(
-            f"The file is truncated: its picture data ends at byte {int((starts + sizes).max()):,}. "
+            f"The file is truncated: its picture data ends at byte {end:,}. "
             f"Received: {len(data):,} bytes. Get an intact copy."
         )
     if sizes.sum() > MAX_DECODED_BYTES:
@@ -462,9 +481,9 @@ def _cmyk_converter(profile: Any, notes: list[str]) -> Callable[[Image], Image]:
 
 
 def _lab_to_rgb(rows: npt.NDArray[Any], transform: Any, signed: bool) -> Image:
-    """8-bit CIELab (h, W, 3) to sRGB; TIFF stores a* and b* signed, lcms wants them plus 128."""
-    shifted = rows ^ np.array([0, 128, 128], np.uint8) if signed else rows
-    picture = PilImage.frombytes("LAB", (rows.shape[1], rows.shape[0]), shifted.tobytes())
+    """8-bit CIELab (h, W, 3) to sRGB; Pillow's LAB bytes have a* and b* signed, ICC's plus 128."""
+    bytes_ = (rows if signed else rows ^ np.array([0, 128, 128], np.uint8)).tobytes()
+    picture = PilImage.frombytes("LAB", (rows.shape[1], rows.shape[0]), bytes_)
     return np.asarray(ImageCms.applyTransform(picture, transform))
 
 
@@ -483,80 +502,3 @@ def _oriented(pixels: Image, orientation: Any, notes: list[str]) -> Image:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return pixels
-
-
-def _jpeg_size(segment: bytes) -> tuple[int, int]:
-    """Width and height from the first frame header of a JPEG stream."""
-    at = 2
-    while at + 9 <= len(segment):
-        if segment[at] != 0xFF:
-            break
-        marker = segment[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-        elif marker == 0xD8 or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without a length
-            at += 2
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", segment, at + 5)
-            return width, height
-        else:
-            at += 2 + int.from_bytes(segment[at + 2 : at + 4], "big")
-    raise CodecError("A strip or tile is not readable JPEG: it has no frame header.")
-
-
-def _pillow_size(pillow_format: str) -> Callable[[bytes], tuple[int, int]]:
-    """Function that reads width and height from the header, through Pillow."""
-
-    def size(segment: bytes) -> tuple[int, int]:
-        with PilImage.open(io.BytesIO(segment), formats=[pillow_format]) as picture:
-            return picture.size
-
-    return size
-
-
-def _webp_size(segment: bytes) -> tuple[int, int]:
-    """Width and height from a WebP header (Pillow would allocate the canvas for it)."""
-    kind = segment[12:16]
-    if segment[:4] == b"RIFF" and len(segment) >= 30:
-        if kind == b"VP8X":
-            width = int.from_bytes(segment[24:27], "little") + 1
-            return width, int.from_bytes(segment[27:30], "little") + 1
-        if kind == b"VP8L":
-            bits = int.from_bytes(segment[21:25], "little")
-            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-        if kind == b"VP8 ":
-            width, height = struct.unpack_from("<HH", segment, 26)
-            return width & 0x3FFF, height & 0x3FFF
-    raise CodecError("A strip or tile is not readable WebP.")
-
-
-def _jpegxr_size(segment: bytes) -> tuple[int, int]:
-    """Width and height from the directory of a JPEG XR file (ISO/IEC 29199-2, Annex A)."""
-    sides: dict[int, int] = {}
-    (offset,) = struct.unpack_from("<I", segment, 4)
-    (entries,) = struct.unpack_from("<H", segment, offset)
-    for at in range(offset + 2, offset + 2 + 12 * entries, 12):
-        tag, kind = struct.unpack_from("<HH", segment, at)
-        value = "<H" if kind == 3 else "<I"
-        (sides[tag],) = struct.unpack_from(value, segment, at + 8)
-    return sides[0xBC80], sides[0xBC81]
-
-
-def _lerc_size(segment: bytes) -> tuple[int, int]:
-    """Width and height from a LERC 2 header; version 3 put a checksum before them."""
-    if segment[:6] != b"Lerc2 ":
-        raise CodecError("A strip or tile is not plain LERC 2.")
-    (version,) = struct.unpack_from("<i", segment, 6)
-    height, width = struct.unpack_from("<ii", segment, 14 if version >= 3 else 10)
-    return width, height
-
-
-_INNER_SIZE: dict[int, Callable[[bytes], tuple[int, int]]] = {
-    _JPEG: _jpeg_size,
-    _LOSSY_JPEG: _jpeg_size,
-    _JPEG2000: _pillow_size("JPEG2000"),
-    _PNG: _pillow_size("PNG"),
-    _JPEGXR: _jpegxr_size,
-    _WEBP: _webp_size,
-    _LERC: _lerc_size,
-}

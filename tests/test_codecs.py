@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -63,7 +64,9 @@ def test_round_trip_keeps_shape_at_any_size(codec: type[Codec], shape: tuple[int
 @pytest.mark.parametrize("channels", [1, 3])
 def test_round_trip_of_a_large_picture(codec: type[Codec], channels: int) -> None:
     picture = photograph_like(1500, 2000, channels)
-    best = codec().with_knob(codec.knob.value(codec.knob.last_index // 2)) if codec.knob else codec()
+    best = (
+        codec().with_knob(codec.knob.value(codec.knob.last_index // 2)) if codec.knob else codec()
+    )
     decoded = codec.decode(best.encode(picture))
     assert decoded.shape == picture.shape
     assert psnr(picture, decoded) > 20
@@ -137,7 +140,7 @@ def test_size_rises_along_the_knob(codec: type[Codec], rgb: np.ndarray) -> None:
     values = [knob.value(int(index)) for index in indices]
     sizes = [len(codec().with_knob(value).encode(rgb)) for value in values]
     # 5 % and 64 bytes of slack: quantisers and entropy coders are not strictly monotone.
-    assert all(b >= a * 0.95 - 64 for a, b in zip(sizes, sizes[1:])), list(zip(values, sizes))
+    assert all(b >= a * 0.95 - 64 for a, b in itertools.pairwise(sizes)), (values, sizes)
     assert sizes[-1] > 1.5 * sizes[0]
     assert min(values) == knob.low
     assert max(values) == knob.high
@@ -148,9 +151,7 @@ def test_fidelity_rises_along_the_knob(codec: type[Codec], rgb: np.ndarray) -> N
         assert np.array_equal(codec.decode(codec().encode(rgb)), rgb)
         return
     ends = (codec.knob.value(0), codec.knob.value(codec.knob.last_index))
-    low, high = (
-        psnr(rgb, codec.decode(codec().with_knob(value).encode(rgb))) for value in ends
-    )
+    low, high = (psnr(rgb, codec.decode(codec().with_knob(value).encode(rgb))) for value in ends)
     assert high > low + 6
 
 

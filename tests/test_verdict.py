@@ -79,7 +79,9 @@ def test_classify_image(shape: tuple[int, ...]) -> None:
     assert asked[0].shape == (6, 64, 64, 3)
     assert asked[0].dtype == np.uint8
     first = image[:64, :64]
-    np.testing.assert_array_equal(asked[0][0], first if first.ndim == 3 else first[..., None] + 0 * asked[0][0])
+    np.testing.assert_array_equal(
+        asked[0][0], first if first.ndim == 3 else first[..., None] + 0 * asked[0][0]
+    )
 
 
 def test_pictures_without_a_verdict() -> None:

@@ -78,7 +78,7 @@ class HighPassResiduals(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(**kwargs)
         self._kernel: Any = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

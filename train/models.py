@@ -71,7 +71,7 @@ def build_lenet(
     features = keras.layers.Conv2D(width * 16 // 6, 5, activation="tanh")(features)
     features = keras.layers.AveragePooling2D(2)(features)
     features = keras.layers.Conv2D(width * 20, 5, activation="tanh")(features)
-    features = keras.layers.GlobalAveragePooling2D(2)(features)
+    features = keras.layers.GlobalAveragePooling2D()(features)
     features = keras.layers.Dense(width * 14, activation="tanh")(features)
     features = keras.layers.Dropout(dropout)(features)
     outputs = _softmax(features, num_classes)
