@@ -473,9 +473,7 @@ def print_report(report: Any) -> None:
         for p, i in zip(report.patch.per_class, report.image.per_class, strict=True)
     ]
     patch, image = report.patch, report.image
-    rows.append(
-        ("all", patch.count, f"{patch.accuracy:.1%}", image.count, f"{image.accuracy:.1%}")
-    )
+    rows.append(("all", patch.count, f"{patch.accuracy:.1%}", image.count, f"{image.accuracy:.1%}"))
     print_table(("class", "patches", "recall", "images", "recall"), rows)
     print(
         f"macro F1 {patch.macro_f1:.3f} (patches), {image.macro_f1:.3f} (images); "

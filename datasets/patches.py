@@ -198,7 +198,10 @@ def _patch_table(
     for name in (*_COPIED, *_MEASURES):
         kind = pa.string() if name in _COPIED else pa.float64()
         values = [
-            row[name] for rows, counts in batches for row, n in zip(rows, counts, strict=True) for _ in range(n)
+            row[name]
+            for rows, counts in batches
+            for row, n in zip(rows, counts, strict=True)
+            for _ in range(n)
         ]
         columns[name] = pa.array(values, kind)
     return pa.table(columns | {"top": offsets[:, 0], "left": offsets[:, 1]})

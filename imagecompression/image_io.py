@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PilImage
 
+from imagecompression.bit_depth import to_8_bits
 from imagecompression.codec import (
     Codec,
     CodecError,
@@ -26,10 +27,10 @@ from imagecompression.codec import (
     check_image,
     check_size,
 )
-from imagecompression.embedded_size import jpeg2000_size
+from imagecompression.jpeg2000 import sample_bits
 from imagecompression.lossless import Lossless
 from imagecompression.pillow_image import open_checked
-from imagecompression.tiff import TiffPicture, matches_tiff, read_tiff, to_8_bits
+from imagecompression.tiff import TiffPicture, matches_tiff, read_tiff
 
 MAX_FILE_BYTES = 1 << 30
 """Larger files are refused before they are read."""
@@ -237,14 +238,11 @@ def _load(data: bytes, page: int) -> LoadedImage:
         name = "png" if codec is None else codec.name
         return LoadedImage(png.pixels, png.notes, name, png.bit_depth, sha256)
     assert codec is not None
-    notes: list[str] = []
-    bit_depth = _jpeg2000_bits(data) if codec.name == "jpeg2000" else 8
+    pixels = check_image(codec.decode(data))
+    notes = _header_notes(data, "JPEG") if codec.name == "jpeg" else []
+    bit_depth = sample_bits(data) if codec.name == "jpeg2000" else 8
     if bit_depth > 8:
-        pixels = _read_deep_jpeg2000(data, bit_depth, notes)
-    else:
-        pixels = check_image(codec.decode(data))
-    if codec.name == "jpeg":
-        notes = _header_notes(data, "JPEG")
+        notes.append(f"{bit_depth} bit reduced to 8")
     return LoadedImage(pixels, tuple(notes), codec.name, bit_depth, sha256)
 
 
@@ -302,27 +300,3 @@ def _header_notes(data: bytes, pillow_format: str) -> list[str]:
     except Exception:  # optional metadata, damaged in any way; the pixels are judged elsewhere
         notes.append("unreadable metadata")
     return notes
-
-
-def _read_deep_jpeg2000(data: bytes, bits: int, notes: list[str]) -> Image:
-    """JPEG 2000 of 9 … 16 bits, rounded to 8; Pillow, behind the codec, clips gray at 255."""
-    import imagecodecs  # slow to import
-
-    if bits > 16:
-        raise CodecError(f"JPEG 2000 of {bits} bits is not supported. Allowed: 1 to 16 bits.")
-    check_size(*jpeg2000_size(data))
-    pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
-    if pixels.dtype != np.uint16:
-        raise CodecError(f"JPEG 2000 with {pixels.dtype} samples. Allowed: unsigned, 1 to 16 bits.")
-    if pixels.ndim == 3:
-        if pixels.shape[2] in (2, 4):
-            notes.append("alpha dropped")
-        pixels = pixels[:, :, 0] if pixels.shape[2] <= 2 else pixels[:, :, :3]
-    notes.append(f"{bits} bit reduced to 8")
-    return check_image(to_8_bits(pixels, bits))
-
-
-def _jpeg2000_bits(data: bytes) -> int:
-    """Bits of the first component from the SIZ marker (ISO/IEC 15444-1, A.5.1), or 8."""
-    at = data.find(b"\xff\x4f\xff\x51")
-    return (data[at + 42] & 0x7F) + 1 if 0 <= at < len(data) - 42 else 8

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from imagecompression.bit_depth import to_8_bits
 from imagecompression.codec import (
     Codec,
     CodecError,
@@ -21,7 +22,9 @@ from imagecompression.codec import (
     Image,
     Knob,
     check_image,
+    check_size,
 )
+from imagecompression.embedded_size import jpeg2000_size
 from imagecompression.pillow_image import open_checked
 
 _LEAST_BYTES = 256
@@ -82,6 +85,9 @@ class Jpeg2000(Codec):
 
     @classmethod
     def decode(cls, data: bytes) -> Image:
+        bits = sample_bits(data)
+        if bits > 8:
+            return _decode_deep(data, bits)
         with open_checked(data, "JPEG2000") as picture:
             gray = picture.mode in ("L", "LA")
             return np.array(picture.convert("L" if gray else "RGB"))
@@ -103,6 +109,32 @@ class Jpeg2000(Codec):
             for reversible in (False, True)
             for resolutions in (6, 5)
         )
+
+
+def sample_bits(data: bytes) -> int:
+    """Bits a sample of the first component, from the SIZ marker (A.5.1), or 8 where none is."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    return (data[at + 42] & 0x7F) + 1 if 0 <= at < len(data) - 42 else 8
+
+
+def _decode_deep(data: bytes, bits: int) -> Image:
+    """A file of 9 … 16 bits, rounded to 8; Pillow would clip gray at 255."""
+    import imagecodecs  # slow to import
+
+    if bits > 16:
+        raise CodecError(f"JPEG 2000 is read up to 16 bits a sample. Received: {bits} bits")
+    try:
+        check_size(*jpeg2000_size(data))
+        pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
+    except CodecError:
+        raise
+    except Exception as error:  # OpenJPEG reports every fault through one private class
+        raise CodecError(f"Not a readable JPEG 2000 file: {error}") from error
+    if pixels.dtype != np.uint16:
+        raise CodecError(f"JPEG 2000 samples must be unsigned. Received: {pixels.dtype}")
+    if pixels.ndim == 3:
+        pixels = pixels[:, :, 0] if pixels.shape[2] <= 2 else pixels[:, :, :3]
+    return check_image(to_8_bits(pixels, bits))
 
 
 @functools.cache

@@ -24,8 +24,8 @@ def open_checked(data: bytes, pillow_format: str) -> Iterator[PilImage.Image]:
     """
     try:
         with warnings.catch_warnings():
-            # check_size is the limit here; Pillow's own warning would only repeat it.
-            warnings.simplefilter("ignore", PilImage.DecompressionBombWarning)
+            # check_size is the limit here, and odd metadata is no reason to refuse the pixels.
+            warnings.simplefilter("ignore")
             with PilImage.open(io.BytesIO(data), formats=[pillow_format]) as picture:
                 check_size(*picture.size)
                 picture.load()
@@ -39,6 +39,7 @@ def open_checked(data: bytes, pillow_format: str) -> Iterator[PilImage.Image]:
         SyntaxError,
         ValueError,
         EOFError,
+        IndexError,
         struct.error,
         zlib.error,
     ) as error:

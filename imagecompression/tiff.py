@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image as PilImage
 from PIL import ImageCms, TiffImagePlugin
 
+from imagecompression.bit_depth import by_rows, to_8_bits
 from imagecompression.codec import CodecError, Image, check_size
 from imagecompression.embedded_size import (
     jpeg2000_size,
@@ -41,7 +42,6 @@ MAX_SEGMENTS = 500_000
 MAX_PAGES = 10_000
 """Where the walk along the list of pages ends."""
 
-_ROWS_AT_ONCE_PIXELS = 1 << 20
 _LIBTIFF_LOCK = threading.Lock()
 _NONE, _RLE, _FAX3, _FAX4, _LZW, _OJPEG, _JPEG = 1, 2, 3, 4, 5, 6, 7
 _DEFLATE, _PACKBITS, _OLD_DEFLATE, _JPEG2000, _LOSSY_JPEG = 8, 32773, 32946, 34712, 34892
@@ -182,32 +182,6 @@ def page_offsets(data: bytes) -> list[int]:
         found[offset] = None
         at = offset + struct.calcsize(count_format) + entries * entry_bytes
     return list(found)
-
-
-def to_8_bits(samples: npt.NDArray[Any], bits: int) -> Image:
-    """Samples of 1 … 16 `bits` scaled to 0 … 255 and rounded; any shape of 2 or 3 dimensions."""
-    if bits == 8:
-        return samples.astype(np.uint8, copy=False)
-    top = (1 << bits) - 1
-    table = ((np.arange(top + 1, dtype=np.uint32) * 255 + top // 2) // top).astype(np.uint8)
-    return _by_rows(samples, lambda rows: table[rows.astype(np.uint16)], samples.shape[2:])
-
-
-def _by_rows(
-    samples: npt.NDArray[Any],
-    convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
-    trailing: tuple[int, ...],
-) -> Image:
-    """`convert` applied to some rows at a time, so that wide intermediates stay small.
-
-    Returns `uint8` of shape (H, W, *trailing).
-    """
-    height, width = samples.shape[:2]
-    out = np.empty((height, width, *trailing), np.uint8)
-    step = max(1, _ROWS_AT_ONCE_PIXELS // width)
-    for top in range(0, height, step):
-        out[top : top + step] = convert(samples[top : top + step])
-    return out
 
 
 class _Mute(logging.Filter):
@@ -413,13 +387,13 @@ def _convert(samples: npt.NDArray[Any], ifd: Any, notes: list[str]) -> Image:
         return to_8_bits(samples, bits)
     if photometric == _CMYK:
         to_rgb = _cmyk_converter(ifd.tags.valueof(34675), notes)
-        return _by_rows(samples, lambda rows: to_rgb(to_8_bits(rows, bits)), (3,))
+        return by_rows(samples, lambda rows: to_rgb(to_8_bits(rows, bits)), (3,))
     notes.append("CIELab converted to sRGB")
     signed = photometric == _CIELAB
     transform = ImageCms.buildTransform(
         ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
     )
-    return _by_rows(samples, lambda rows: _lab_to_rgb(rows, transform, signed), (3,))
+    return by_rows(samples, lambda rows: _lab_to_rgb(rows, transform, signed), (3,))
 
 
 def _note_extra_samples(ifd: Any, colours: int, notes: list[str]) -> None:
@@ -452,7 +426,7 @@ def _expand_palette(indices: npt.NDArray[Any], ifd: Any, notes: list[str]) -> Im
     notes.append(f"palette of {len(table)} colours expanded")
     if colors.max() <= 255 < len(colors):
         notes.append("palette taken as 8 bit")
-    return _by_rows(indices, lambda rows: table[rows.astype(np.uint16)], (3,))
+    return by_rows(indices, lambda rows: table[rows.astype(np.uint16)], (3,))
 
 
 def _cmyk_converter(profile: Any, notes: list[str]) -> Callable[[Image], Image]:
