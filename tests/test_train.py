@@ -164,6 +164,7 @@ def test_run_directory(whole: Run, dataset: Path) -> None:
         row["source_sha256"] for row in table if row["split"] == "train"
     }
     assert len(whole.sources["val"]) == 1
+    assert whole.chosen_by == "val_loss"
     text = "".join(path.read_text() for path in whole.path.glob("*.json"))
     assert str(dataset.parent) not in text
     assert str(Path.cwd()) not in text
@@ -199,7 +200,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
 
 
 def test_a_tiny_set_is_memorised(tmp_path: Path) -> None:
-    """Without validation patches, so that the training loss decides."""
+    """Without validation patches, so that the last epoch is kept."""
     dataset = fake_dataset(tmp_path / "dataset", splits=("train", "train"), patches=16)
     config = TrainConfig(
         epochs=10, batch_size=8, width=8, dropout=0.0, learning_rate=5e-3, patience=10
@@ -210,6 +211,7 @@ def test_a_tiny_set_is_memorised(tmp_path: Path) -> None:
     assert np.mean(run.predict(patches.pixels).argmax(axis=1) == truth) == 1
     assert "val_loss" not in run.history[0]
     assert run.sources["val"] == []
+    assert run.chosen_by == "last epoch"
 
 
 def test_the_minutes_end_a_training(dataset: Path, tmp_path: Path) -> None:

@@ -484,7 +484,9 @@ def _draw_bands(report: Report, path: Path) -> None:
     for axes, measure in zip(both, ("ratio", "ssim"), strict=True):
         chosen = [b for b in report.bands if b.measure == measure and b.level == "patch"]
         order = sorted({(b.low, b.high) for b in chosen})
-        for label in dict.fromkeys(b.label for b in chosen):
+        for label in ("compressed", *report.labels):
+            if not any(b.label == label for b in chosen):
+                continue
             mine = [b for b in chosen if b.label == label]
             style = {"color": "black", "lw": 2.5} if label == "compressed" else {"lw": 1}
             places = [order.index((b.low, b.high)) for b in mine]

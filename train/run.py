@@ -87,6 +87,11 @@ class Run:
             raise RunError(f"{path}: a file of the run cannot be read: {error}") from error
         return cls(path, config, labels, patch_size, sources, history)
 
+    @property
+    def chosen_by(self) -> str:
+        """By what the kept epoch was chosen: "val_loss", or "last epoch" for want of it."""
+        return "val_loss" if any("val_loss" in row for row in self.history) else "last epoch"
+
     @cached_property
     def model(self) -> Any:
         """The `keras.Model`, uncompiled. Loading runs no code stored in the file.

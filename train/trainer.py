@@ -99,8 +99,9 @@ def train(dataset: Path, out: Path, config: TrainConfig, progress: Progress | No
 
     After every epoch the model, the optimizer and the history are saved, so that the same call
     after a kill goes on from there and ends as it would have. A finished run is returned as it is.
-    The model that is kept is that of the epoch with the lowest validation loss (training loss
-    where the dataset has no validation patch).
+    The model that is kept is that of the epoch with the lowest validation loss; where the dataset
+    has no validation patch, that of the last epoch (`Run.chosen_by` says which), and patience
+    counts epochs without a lower training loss.
 
     Args:
         dataset: Folder with ``dataset.json``, ``manifest.parquet`` and ``patches/``.
@@ -136,7 +137,7 @@ def train(dataset: Path, out: Path, config: TrainConfig, progress: Progress | No
             EpochSeeds(training, config.seed),
             schedule,
             keras.callbacks.TensorBoard(out / TENSORBOARD_FOLDER, write_graph=False),
-            Keeper(out, state, schedule, config, monitor="val_loss" if validation else "loss"),
+            Keeper(out, state, schedule, config),
         ]
         if progress is not None:
             callbacks.append(_Reporter(progress, schedule, config, state))
@@ -287,16 +288,13 @@ class _State:
 class Keeper(keras.callbacks.Callback):
     """Saves model, optimizer and history after every epoch; stops when patience is over."""
 
-    def __init__(
-        self, out: Path, state: _State, schedule: Schedule, config: TrainConfig, *, monitor: str
-    ) -> None:
+    def __init__(self, out: Path, state: _State, schedule: Schedule, config: TrainConfig) -> None:
         super().__init__()
         self._out = out
         self._checkpoints = out / CHECKPOINT_FOLDER
         self._state = state
         self._schedule = schedule
         self._config = config
-        self._monitor = monitor
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Save, in an order in which a kill at any point leaves a state that can be resumed."""
@@ -313,10 +311,14 @@ class Keeper(keras.callbacks.Callback):
                 f"The loss became {row['loss']} in epoch {epoch + 1}: try a smaller learning rate"
             )
         self._checkpoints.mkdir(exist_ok=True)
-        value = row[self._monitor]
-        if value < state.best or not state.history:
-            state.best, state.waited = value, 0
+        value = row.get("val_loss", row["loss"])
+        better = value < state.best or not state.history
+        # The training loss is no ground to choose by: it is taken with the statistics of each
+        # batch, so an early epoch can look best whose running statistics are still wrong.
+        if better or "val_loss" not in row:
             _save(self.model, self._checkpoints / BEST_FILE)
+        if better:
+            state.best, state.waited = value, 0
         else:
             state.waited += 1
         if state.waited >= self._config.patience:

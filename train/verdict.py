@@ -119,7 +119,7 @@ def patch_offsets(
     """Tops and lefts of a grid of patches that do not overlap, spread from edge to edge.
 
     >>> patch_offsets(100, 300, 64)
-    ([0], [0, 78, 157, 236])
+    ([18], [0, 78, 157, 236])
 
     Raises:
         VerdictError: The picture is smaller than one patch.
