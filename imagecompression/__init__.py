@@ -17,6 +17,7 @@ from imagecompression.codec import (
     check_image,
 )
 from imagecompression.errors import ImageCompressionError
+from imagecompression.image_io import LoadedImage, load_image, read_image, write_image
 from imagecompression.jpeg import Jpeg
 from imagecompression.jpeg2000 import Jpeg2000
 from imagecompression.jpegxr import JpegXr
@@ -52,6 +53,7 @@ __all__ = [
     "JpegXr",
     "KMeans",
     "Knob",
+    "LoadedImage",
     "Lossless",
     "RateSearch",
     "RatioTarget",
@@ -61,6 +63,9 @@ __all__ = [
     "check_image",
     "codec_from_params",
     "encode_to_target",
+    "load_image",
+    "read_image",
+    "write_image",
 ]
 
 
