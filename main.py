@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+LINE_SECONDS = 10.0
+"""Least time between two lines of progress where standard error is no terminal."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
@@ -338,8 +342,9 @@ def quickstart_command(
     with user_errors(json_output):
         from train.quickstart import run_quickstart
 
-        with staged_progress() as stages, training_progress() as training:
-            result = run_quickstart(out, announce, stages, training)
+        # Lines, not bars: a live bar and the training's running line would overwrite each other.
+        with training_progress() as training:
+            result = run_quickstart(out, announce, progress_lines(), training)
         if json_output:
             print_json(
                 {
@@ -388,7 +393,10 @@ def announce(line: str) -> None:
 
 @contextmanager
 def staged_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each stage on standard error, with rate and time left."""
+    """Progress of each stage on standard error: bars on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield progress_lines()
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -406,7 +414,7 @@ def staged_progress() -> Iterator[Callable[[str, int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bars:
+    with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
         def show(stage: str, done: int, total: int) -> None:
@@ -417,21 +425,38 @@ def staged_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
+def progress_lines() -> Callable[[str, int, int], None]:
+    """A line every ten seconds, and one when a stage is done."""
+    said: dict[str, float] = {}
+
+    def show(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == total or now - said.setdefault(stage, now) >= LINE_SECONDS:
+            said[stage] = now
+            announce(f"{stage} {done}/{total}")
+
+    return show
+
+
 @contextmanager
 def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """One line an epoch and a running line within it, on standard error."""
+    """A line an epoch on standard error; between them a running line, or one now and then."""
+    last = time.monotonic()
     interactive = sys.stderr.isatty()
 
     def show(event: dict[str, Any]) -> None:
-        figures = "  ".join(
-            f"{name} {value:.4f}" for name, value in event.items() if isinstance(value, float)
-        )
-        head = f"epoch {event['epoch']}/{event['epochs']}"
-        if event.get("finished"):
-            announce(f"\r{head}  {figures}")
+        nonlocal last
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        figures = "  ".join(f"{name} {event[name]:.4f}" for name in names if name in event)
+        head = f"epoch {event['epoch']:.0f}/{event['epochs']}"
+        if event["event"] == "epoch":
+            announce(("\r" if interactive else "") + f"{head}  {event['seconds']:.0f} s  {figures}")
         elif interactive:
-            line = f"\r{head}  {event['batch']}/{event['batches']}  {figures}"
+            line = f"\r{head}  {event['batch']}/{event['batches']}  {figures}  "
             print(line, end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            announce(f"{head}  {event['batch']}/{event['batches']}  {figures}")
 
     yield show
 

@@ -102,7 +102,10 @@ def by_history(run: Run, dataset: Path, sources_csv: Path) -> list[dict[str, obj
         chosen = [i for i, source in enumerate(ids) if kinds[Path(files[source]).name] == kind]
         if chosen:
             part = type(patches)(
-                patches.pixels[chosen], patches.table.take(chosen), patches.labels, patches.patch_size
+                patches.pixels[chosen],
+                patches.table.take(chosen),
+                patches.labels,
+                patches.patch_size,
             )
             rows += report_rows(
                 f"val, {kind}", evaluate(run.predict, part, "all", labels=run.labels)
