@@ -5,15 +5,13 @@ the reference decoder's, then decodes BPG files that other people's encoders mad
 pictures. Prints a table, writes a CSV file and the tools' versions beside it, and exits with 1
 when a required figure is missed.
 
-    python benchmarks/bpg_conformance.py --data ../shared/data
+    python -m benchmarks.bpg_conformance --data ../shared/data
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
-import platform
 import sys
 import time
 from dataclasses import asdict, dataclass, fields
@@ -23,11 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # runs from the checkout, installed or not
-
-from imagecompression.bpg import Bpg  # noqa: E402
-from imagecompression.codec import CodecError, Image  # noqa: E402
+from benchmarks.environment import write_environment
+from imagecompression.bpg import Bpg
+from imagecompression.codec import CodecError, Image
 
 MODE_FILES = 23
 FOREIGN_FILES = 24
@@ -174,8 +170,8 @@ def failures(rows: list[Row]) -> list[str]:
 def main() -> int:
     """Run, print, write; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "bpg_conformance.csv")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("results/bpg_conformance.csv"))
     arguments = parser.parse_args()
     Bpg.version()  # loads FFmpeg, which must not count as decoding time
     rows = run(arguments.data)
@@ -185,11 +181,10 @@ def main() -> int:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
-    versions = {"bpg": Bpg.version(), "numpy": np.__version__, "python": platform.python_version()}
-    arguments.out.with_suffix(".json").write_text(json.dumps(versions, indent=2) + "\n")
+    write_environment(arguments.out)
     missed = failures(rows)
     exact = sum(row.max_difference == 0 for row in rows)
-    print(f"\n{exact} files equal the reference decoder's output exactly; {versions['bpg']}")
+    print(f"\n{exact} files equal the reference decoder's output exactly; {Bpg.version()}")
     for line in missed:
         print(f"missed: {line}", file=sys.stderr)
     return 1 if missed else 0

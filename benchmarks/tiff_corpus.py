@@ -3,7 +3,7 @@
 Prints a summary and writes one CSV row a file. Exits with 1 when a file gave anything but a picture
 or an `ImageReadError`, took longer than the time limit, or more memory than the limit.
 
-    python benchmarks/tiff_corpus.py --data ../shared/data/tiff --out results/tiff_corpus.csv
+    python -m benchmarks.tiff_corpus --data ../shared/data/tiff --out results/tiff_corpus.csv
 """
 
 from __future__ import annotations
@@ -21,11 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.environment import write_environment  # noqa: E402
-from imagecompression.image_io import ImageReadError, load_image  # noqa: E402
+from benchmarks.environment import write_environment
+from imagecompression.image_io import ImageReadError, load_image
 
 SECONDS_LIMIT = 30
 MEMORY_LIMIT_MIB = 2048
