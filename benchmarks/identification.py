@@ -143,6 +143,16 @@ def foreign_rows(run: Run, folder: Path) -> list[dict[str, object]]:
     return rows
 
 
+def build(data: Path, folder: Path, name: str, config: BuildConfig) -> None:
+    """Build a dataset of `data/name` unless it is there."""
+    if (folder / name / "patches" / "patches.npy").exists():
+        return
+    result = build_dataset([data / name], folder / name, config, progress=log)
+    print(f"{name}: {result.sources} sources, {result.samples} samples", file=sys.stderr)
+    for item in (*result.rejected, *result.failed):
+        print(f"{item.file}: {item.error}", file=sys.stderr)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -151,14 +161,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=28.0)
     arguments = parser.parse_args()
     folder, data = arguments.folder, arguments.data
-    for name, config in (("train", BuildConfig()), ("val", REPORTED), ("kodak", REPORTED)):
-        if not (folder / name / "patches" / "patches.npy").exists():
-            result = build_dataset([data / name], folder / name, config, progress=log)
-            print(f"{name}: {result.sources} sources, {result.samples} samples", file=sys.stderr)
-            for item in result.rejected:
-                print(f"rejected {item.file}: {item.error}", file=sys.stderr)
+    build(data, folder, "train", BuildConfig())
     config = TrainConfig(epochs=40, patience=40, minutes=arguments.minutes)
     run = train(folder / "train", folder / "run", config, log_epoch)
+    build(data, folder, "val", REPORTED)
+    build(data, folder, "kodak", REPORTED)
     rows: list[dict[str, object]] = []
     for name, dataset, split in (
         ("train's test split", "train", "test"), ("val", "val", "all"), ("kodak", "kodak", "all"),
