@@ -7,13 +7,12 @@ import threading
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import PIL
 from PIL import Image as PilImage
 from PIL import ImageFile, features
 
 from imagecompression.codec import Codec, CodecError, Image, Knob, check_image
-from imagecompression.pillow_image import open_checked
+from imagecompression.pillow_image import gray_or_rgb, open_checked
 
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 _BUFFER_LOCK = threading.Lock()
@@ -29,8 +28,7 @@ class Jpeg(Codec):
         progressive: Spectral selection and successive approximation instead of one scan.
         optimize: Huffman tables made for the picture instead of the standard's.
 
-    >>> import numpy as np
-    >>> Jpeg.decode(Jpeg(quality=90).encode(np.zeros((8, 8, 3), np.uint8))).shape
+    >>>     >>> Jpeg.decode(Jpeg(quality=90).encode(np.zeros((8, 8, 3), np.uint8))).shape
     (8, 8, 3)
     """
 
@@ -79,7 +77,7 @@ class Jpeg(Codec):
     @classmethod
     def decode(cls, data: bytes) -> Image:
         with open_checked(data, "JPEG") as picture:
-            return np.array(picture if picture.mode == "L" else picture.convert("RGB"))
+            return gray_or_rgb(picture)
 
     @classmethod
     def matches(cls, data: bytes) -> bool:

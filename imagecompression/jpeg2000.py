@@ -25,7 +25,7 @@ from imagecompression.codec import (
     check_size,
 )
 from imagecompression.embedded_size import jpeg2000_size
-from imagecompression.pillow_image import open_checked
+from imagecompression.pillow_image import gray_or_rgb, open_checked
 
 _LEAST_BYTES = 256
 _IMPORT_LOCK = threading.Lock()
@@ -89,8 +89,7 @@ class Jpeg2000(Codec):
         if bits > 8:
             return _decode_deep(data, bits)
         with open_checked(data, "JPEG2000") as picture:
-            gray = picture.mode in ("L", "LA")
-            return np.array(picture.convert("L" if gray else "RGB"))
+            return gray_or_rgb(picture)
 
     @classmethod
     def matches(cls, data: bytes) -> bool:

@@ -6,21 +6,19 @@ import io
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import PIL
 from PIL import Image as PilImage
 from PIL import features
 
 from imagecompression.codec import Codec, Image, check_image
-from imagecompression.pillow_image import open_checked
+from imagecompression.pillow_image import gray_or_rgb, open_checked
 
 
 @dataclass(frozen=True)
 class Lossless(Codec):
     """PNG without loss: 8-bit gray or RGB, so that decoding gives the very samples encoded.
 
-    >>> import numpy as np
-    >>> int(Lossless.decode(Lossless().encode(np.full((2, 3), 7, np.uint8)))[1, 2])
+    >>>     >>> int(Lossless.decode(Lossless().encode(np.full((2, 3), 7, np.uint8)))[1, 2])
     7
     """
 
@@ -35,7 +33,7 @@ class Lossless(Codec):
     @classmethod
     def decode(cls, data: bytes) -> Image:
         with open_checked(data, "PNG") as picture:
-            return np.array(picture if picture.mode == "L" else picture.convert("RGB"))
+            return gray_or_rgb(picture)
 
     @classmethod
     def matches(cls, data: bytes) -> bool:

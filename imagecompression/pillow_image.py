@@ -9,10 +9,16 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from PIL import Image as PilImage
 from PIL import UnidentifiedImageError
 
-from imagecompression.codec import CodecError, check_size
+from imagecompression.codec import CodecError, Image, check_size
+
+
+def gray_or_rgb(picture: PilImage.Image) -> Image:
+    """The picture's samples: `(H, W)` for gray, else `(H, W, 3)` RGB; alpha is dropped."""
+    return np.array(picture.convert("L" if picture.mode in ("L", "LA") else "RGB"))
 
 
 @contextmanager

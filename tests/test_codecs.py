@@ -88,20 +88,23 @@ def test_same_input_same_bytes(codec: type[Codec], rgb: np.ndarray) -> None:
     assert codec().encode(rgb) == codec().encode(rgb.copy())
 
 
-def test_same_bytes_in_another_process_with_another_thread_count(
-    codec: type[Codec], rgb: np.ndarray
+def test_same_bytes_and_pixels_in_another_process_with_another_thread_count(
+    codec: type[Codec],
 ) -> None:
+    picture = photograph_like(300, 411, 3)
     script = (
         "import sys, hashlib, numpy as np\n"
         "from imagecompression import CODECS\n"
-        f"picture = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape({rgb.shape})\n"
-        f"print(hashlib.sha256(CODECS[{codec.name!r}]().encode(picture)).hexdigest())\n"
+        f"picture = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape({picture.shape})\n"
+        f"data = CODECS[{codec.name!r}]().encode(picture)\n"
+        f"pixels = CODECS[{codec.name!r}].decode(data)\n"
+        "print(hashlib.sha256(data + pixels.tobytes()).hexdigest())\n"
     )
     digests = set()
     for threads in ("1", "2"):
         environment = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
         done = subprocess.run(
-            [sys.executable, "-c", script], input=rgb.tobytes(), env=environment,
+            [sys.executable, "-c", script], input=picture.tobytes(), env=environment,
             capture_output=True, check=True, timeout=120,
         )  # fmt: skip
         digests.add(done.stdout)

@@ -6,9 +6,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,30 +107,6 @@ def test_many_distinct_colours() -> None:
 
 def test_seeds_differ(rgb: np.ndarray) -> None:
     assert KMeans(seed=0).encode(rgb) != KMeans(seed=1).encode(rgb)
-
-
-def test_same_bytes_with_another_number_of_threads() -> None:
-    script = (
-        "import hashlib\n"
-        "from conftest import photograph_like\n"
-        "from imagecompression.kmeans import KMeans\n"
-        "data = KMeans(colors=100).encode(photograph_like(300, 411, 3))\n"
-        "print(hashlib.sha256(data).hexdigest())\n"
-    )
-    paths = os.pathsep.join([str(GOLDEN.parent), str(GOLDEN.parent.parent)])
-    digests = set()
-    for threads in ("1", "2"):
-        limits = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-        digests.add(
-            subprocess.run(
-                [sys.executable, "-c", script],
-                env=os.environ | limits | {"PYTHONPATH": paths},
-                capture_output=True,
-                check=True,
-                timeout=60,
-            ).stdout
-        )
-    assert len(digests) == 1
 
 
 def test_foreign_palette_png_decodes_to_rgb_without_transparency() -> None:
