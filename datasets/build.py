@@ -11,11 +11,14 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from datasets.manifest import write_manifest
 from datasets.patches import PatchConfig, extract_patches
@@ -39,6 +42,9 @@ FORMAT = 1
 DATASET_FILE = "dataset.json"
 JOURNAL_FILE = "journal.jsonl"
 ENCODED_FOLDER = "encoded"
+
+LOCK_FILE = ".lock"
+MAX_PATCHES_PER_CLASS = 100_000
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -77,15 +83,23 @@ class BuildConfig:
             )
         for field_name in ("codecs", "ratios", "ssims"):
             values = getattr(self, field_name)
-            if len(set(values)) != len(values):
+            # Sample names carry targets as they print, so these must differ as well.
+            if len({value if isinstance(value, str) else f"{value:g}" for value in values}) < len(
+                values
+            ):
                 raise BuildError(f"{field_name} has a value twice. Received: {values}")
         lossy = [name for name in self.codecs if CODECS[name].knob is not None]
         if lossy and not self.ratios and not self.ssims:
             raise BuildError("Give at least one ratio or SSIM target.")
         if not 16 <= self.patch_size <= 1024:
             raise BuildError(f"patch_size must be 16 to 1024 pixels. Received: {self.patch_size}")
-        if self.patches_per_class < 1:
-            raise BuildError(f"patches_per_class must be positive. Got: {self.patches_per_class}")
+        if not 1 <= self.patches_per_class <= MAX_PATCHES_PER_CLASS:
+            raise BuildError(
+                f"patches_per_class must be 1 to {MAX_PATCHES_PER_CLASS}. "
+                f"Received: {self.patches_per_class}"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise BuildError(f"seed must be 0 to 2³² − 1. Received: {self.seed}")
         try:
             self.targets()
         except CodecError as error:
@@ -112,8 +126,9 @@ class Job:
     def job_id(self) -> str:
         """Fixed by all that decides the job's bytes, the source's split included."""
         source = self.source
-        facts: list[Any] = [source.pixel_sha256, source.source_id, source.group, self.split]
+        facts: list[Any] = [source.pixel_sha256, source.sha256, source.file, self.split]
         facts += [self.label, self.params, self.seed, self.ratios, self.ssims]
+        facts += [CODECS[self.label].version()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -184,8 +199,8 @@ def run_job(job: Job, folder: Path) -> list[dict[str, Any]]:
             raise CodecError(f"{job.source.file} changed while the dataset was being built")
         codec = codec_from_params(job.label, job.params)
         search = RateSearch(image, codec)
-    except (CodecError, OSError) as error:
-        return [_failed_row(job, target, str(error)) for target in _targets(job)]
+    except Exception as error:  # decoders of untrusted data raise anything; the build must go on
+        return [_failed_row(job, target, _reason(job, error)) for target in _targets(job)]
     rows = []
     for target in _targets(job):
         try:
@@ -227,8 +242,10 @@ def run_job(job: Job, folder: Path) -> list[dict[str, Any]]:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_bytes_atomic(folder / path, data)
             rows.append(row)
-        except CodecError as error:
-            rows.append(_failed_row(job, target, str(error)))
+        except OSError:
+            raise  # the dataset's folder cannot be written: no other sample can be kept either
+        except Exception as error:  # encoders raise anything, and some not what can be pickled
+            rows.append(_failed_row(job, target, _reason(job, error)))
     return rows
 
 
@@ -260,35 +277,40 @@ def build_dataset(
     workers = max(1, workers or os.cpu_count() or 1)
     for label in config.codecs:
         CODECS[label].check_available()
-    _claim_folder(out, config)
+    _check_folder(paths, out, config)
     sources, rejected = find_sources(
         paths, config.patch_size, lambda done, total: report("reading sources", done, total)
     )
     if not sources:
         reasons = "; ".join(f"{item.file}: {item.error}" for item in rejected[:5])
         raise BuildError(f"No usable source picture. {reasons or 'No file was given.'}")
-    jobs = plan(sources, config)
-    done_rows = _read_journal(out, {job.job_id for job in jobs})
-    todo = [job for job in jobs if job.job_id not in done_rows]
-    resumed = len(jobs) - len(todo)
-    with worker_pool(workers) as pool:
-        with open(out / JOURNAL_FILE, "a", encoding="utf-8") as journal:
-            finished = resumed
-            report("encoding", finished, len(jobs))
-            for number, rows in pool.run(run_job, ((job, out) for job in todo)):
-                job = todo[number]
-                done_rows[job.job_id] = rows
-                journal.write(json.dumps({"job": job.job_id, "rows": rows}) + "\n")
-                journal.flush()
-                os.fsync(journal.fileno())
-                finished += 1
+    with _claimed(out, config):
+        _write_json(out / "rejected.json", [dataclasses.asdict(item) for item in rejected])
+        jobs = plan(sources, config)
+        done_rows = _read_journal(out, {job.job_id for job in jobs})
+        todo = [job for job in jobs if job.job_id not in done_rows]
+        resumed = len(jobs) - len(todo)
+        with worker_pool(workers) as pool:
+            with open(out / JOURNAL_FILE, "a", encoding="utf-8") as journal:
+                finished = resumed
                 report("encoding", finished, len(jobs))
-        rows = [row for job in jobs for row in done_rows[job.job_id]]
-        write_manifest(out, rows)
-        patch_config = PatchConfig(config.patch_size, config.patches_per_class, config.seed)
-        patches = extract_patches(
-            out, patch_config, pool, lambda done, total: report("cutting patches", done, total)
-        )
+                for number, rows in pool.run(run_job, ((job, out) for job in todo)):
+                    job_id = todo[number].job_id
+                    done_rows[job_id] = rows
+                    journal.write(json.dumps({"job": job_id, "rows": rows}) + "\n")
+                    journal.flush()
+                    os.fsync(journal.fileno())
+                    finished += 1
+                    report("encoding", finished, len(jobs))
+            rows = [row for job in jobs for row in done_rows[job.job_id]]
+            if not any(row["status"] == "ok" for row in rows):
+                reasons = "; ".join(sorted({row["error"] for row in rows})[:5])
+                raise BuildError(f"No sample could be made. {reasons}")
+            write_manifest(out, rows)
+            patch_config = PatchConfig(config.patch_size, config.patches_per_class, config.seed)
+            patches = extract_patches(
+                out, patch_config, pool, lambda done, total: report("cutting patches", done, total)
+            )
     well = [row for row in rows if row["status"] == "ok"]
     result = BuildResult(
         folder=out,
@@ -305,7 +327,6 @@ def build_dataset(
         rejected=rejected,
         failed=[Rejected(row["sample_id"], row["error"]) for row in rows if row["status"] != "ok"],
     )
-    _write_json(out / "rejected.json", [dataclasses.asdict(item) for item in rejected])
     return result
 
 
@@ -329,6 +350,12 @@ def read_dataset(folder: Path) -> dict[str, Any]:
         raise BuildError(f"{path}: not a readable dataset description: {error!r}") from error
 
 
+def _reason(job: Job, error: Exception) -> str:
+    """An error as text that does not tell where the source lies on this machine."""
+    text = str(error) if isinstance(error, CodecError) else f"{type(error).__name__}: {error}"
+    return text.replace(os.fspath(job.source.path), job.source.file)
+
+
 def _targets(job: Job) -> list[Target | None]:
     targets: list[Target | None] = [*map(RatioTarget, job.ratios), *map(SsimTarget, job.ssims)]
     return targets or [None]
@@ -344,6 +371,7 @@ def _row(job: Job, target: Target | None) -> dict[str, Any]:
         "source_id": job.source.source_id,
         "source_file": job.source.file,
         "source_sha256": job.source.sha256,
+        "source_notes": "; ".join(job.source.notes),
         "group": job.source.group,
         "split": job.split,
         "label": job.label,
@@ -378,33 +406,58 @@ def _failed_row(job: Job, target: Target | None, error: str) -> dict[str, Any]:
     }
 
 
-def _claim_folder(out: Path, config: BuildConfig) -> None:
-    """Make the dataset's folder, or check that the one there was built with the same settings."""
-    settings = json.loads(json.dumps(dataclasses.asdict(config)))
-    path = out / DATASET_FILE
-    if path.exists():
-        earlier = read_dataset(out).get("config")
+def _check_folder(paths: Sequence[Path], out: Path, config: BuildConfig) -> None:
+    """Refuse a folder with other files or settings, or one that would become its own source."""
+    for given in paths:
+        if given.is_dir() and out.resolve().is_relative_to(given.resolve()):
+            raise BuildError(f"{out} lies inside the sources {given}. Choose a folder outside.")
+    if (out / DATASET_FILE).exists():
+        earlier, settings = read_dataset(out).get("config"), _settings(config)
         if earlier != settings:
             raise BuildError(
                 f"{out} holds a dataset of other settings. Choose another folder, or the settings "
                 f"it was built with: {json.dumps(earlier)}. Received: {json.dumps(settings)}"
             )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(p.name != LOCK_FILE for p in out.iterdir())):
         raise BuildError(f"{out} is not an empty folder and holds no dataset. Choose another one.")
+
+
+@contextmanager
+def _claimed(out: Path, config: BuildConfig) -> Iterator[None]:
+    """Make the dataset's folder and keep other builds out of it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BuildError(f"{out} cannot be made: {error.strerror}") from error
-    packages = ("numpy", "pillow", "imagecodecs", "glymur", "av", "scikit-learn", "opencv-python")
+    lock = FileLock(out / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BuildError(f"{out}: another build is running in this folder.") from None
+    try:
+        if not (out / DATASET_FILE).exists():
+            _describe(out, config)
+        yield
+    finally:
+        lock.release()
+
+
+def _settings(config: BuildConfig) -> dict[str, Any]:
+    """The settings as they come back from JSON."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def _describe(out: Path, config: BuildConfig) -> None:
+    """Write ``dataset.json``."""
+    packages = ("numpy", "pillow", "imagecodecs", "glymur", "av", "scikit-learn")
     _write_json(
-        path,
+        out / DATASET_FILE,
         {
             "format": FORMAT,
             "labels": list(config.codecs),
             "patch_size": config.patch_size,
             "seed": config.seed,
-            "config": settings,
+            "config": _settings(config),
             "encoders": {label: CODECS[label].version() for label in config.codecs},
             "python": platform.python_version(),
             "packages": {name: version(name) for name in packages},
@@ -427,22 +480,22 @@ def _read_journal(out: Path, wanted: set[str]) -> dict[str, list[dict[str, Any]]
         try:
             entry = json.loads(line)
             job_id, rows = entry["job"], entry["rows"]
+            well = job_id in wanted and all(
+                row["status"] == "ok" and _is_intact(out / row["path"], row["file_sha256"])
+                for row in rows
+            )
         except (ValueError, KeyError, TypeError):
             continue
         whole.append(line)
-        well = all(
-            row["status"] == "ok" and _has_size(out / row["path"], row["file_bytes"])
-            for row in rows
-        )
-        if job_id in wanted and well:
+        if well:
             finished[job_id] = rows
     write_bytes_atomic(path, b"".join(line + b"\n" for line in whole))
     return finished
 
 
-def _has_size(path: Path, size: int) -> bool:
+def _is_intact(path: Path, sha256: str) -> bool:
     try:
-        return path.stat().st_size == size
+        return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
     except OSError:
         return False
 

@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         pa.field("source_id", pa.string(), nullable=False),
         pa.field("source_file", pa.string(), nullable=False),
         pa.field("source_sha256", pa.string(), nullable=False),
+        pa.field("source_notes", pa.string(), nullable=False),  # conversions made on reading
         pa.field("group", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("label", pa.string(), nullable=False),

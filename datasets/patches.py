@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +99,8 @@ def cut_patches(
         key = hashlib.sha256(f"{config.seed}:{row['sample_id']}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(key[:8], "big"))
         offsets.append(crop_positions(image.shape[0], image.shape[1], size, count, rng))
-        crops += [image[top : top + size, left : left + size] for top, left in offsets[-1]]
+        # Copies: views would keep every decoded picture in memory.
+        crops += [image[top : top + size, left : left + size].copy() for top, left in offsets[-1]]
     return np.array(crops, np.uint8), np.concatenate(offsets)
 
 
@@ -111,7 +114,8 @@ def extract_patches(
 
     Every source gives each class the same number of patches, spread evenly over the class's
     different files (targets that led to the same bytes count once), so that neither a class nor a
-    source weighs more than another.
+    source weighs more than another. Files of a lossy codec that decode to the very source are left
+    out: they carry no trace.
 
     Raises:
         PatchError: No sample to cut from, or a file that differs from the manifest.
@@ -123,25 +127,36 @@ def extract_patches(
     target = folder / PATCH_FOLDER
     target.mkdir(exist_ok=True)
     starts = np.cumsum([0, *(sum(counts) for _, counts in batches)])
+    (target / PIXELS_FILE).unlink(missing_ok=True)  # never old pixels beside a new table
     part = target / (PIXELS_FILE + ".part")
-    pixels = np.lib.format.open_memmap(
-        part, mode="w+", dtype=np.uint8, shape=(int(starts[-1]), config.size, config.size, 3)
-    )
     offsets = np.empty((int(starts[-1]), 2), np.int32)
     tasks = ((folder, *batch, config) for batch in batches)
     try:
+        pixels = _reserved(part, (int(starts[-1]), config.size, config.size, 3))
         for done, (number, cut) in enumerate(pool.run(cut_patches, tasks), start=1):
             here = slice(starts[number], starts[number + 1])
             pixels[here], offsets[here] = cut
             if progress is not None:
                 progress(done, len(batches))
+        pixels.flush()
+        pq.write_table(_patch_table(batches, offsets), target / TABLE_FILE, compression="zstd")
+        part.replace(target / PIXELS_FILE)
     except (CodecError, OSError) as error:
+        part.unlink(missing_ok=True)
         raise PatchError(f"{folder}: patches cannot be cut: {error}") from error
-    pixels.flush()
-    del pixels
-    pq.write_table(_patch_table(batches, offsets), target / TABLE_FILE, compression="zstd")
-    part.replace(target / PIXELS_FILE)
     return int(starts[-1])
+
+
+def _reserved(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """A new memory-mapped `uint8` array whose disk space is taken at once.
+
+    Without that a full disk would end the process by a signal in the middle of writing.
+    """
+    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # Linux; other systems do without the early word
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return pixels
 
 
 def load_patches(folder: Path) -> PatchSet:
@@ -157,7 +172,8 @@ def load_patches(folder: Path) -> PatchSet:
         labels, size = list(description["labels"]), int(description["patch_size"])
     except FileNotFoundError as error:
         raise PatchError(
-            f"{folder}: not a finished dataset ({Path(error.filename).name} is missing). "
+            f"{folder}: not a finished dataset ({Path(error.filename or TABLE_FILE).name} is "
+            "missing). "
             "Build it first (main.py build-dataset)."
         ) from error
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -175,18 +191,17 @@ def _batches(table: pa.Table, config: PatchConfig) -> list[tuple[list[dict[str, 
     columns = [*_COPIED, *_MEASURES, "path", "file_sha256", "width", "height", "status"]
     chosen: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in table.select(columns).to_pylist():
-        if row["status"] == "ok":
+        # A drawing can come through a lossy codec unchanged: nothing there is to be learned.
+        unchanged = math.isinf(row["psnr_db"] or 0.0) and CODECS[row["label"]].knob is not None
+        if row["status"] == "ok" and not unchanged:
             files = chosen.setdefault((row["source_id"], row["label"]), {})
             files.setdefault(row["file_sha256"], row)
     batches = []
     for files in chosen.values():
         rows = list(files.values())
-        share, extra = divmod(config.per_class, len(rows))
-        counts = []
-        for place, row in enumerate(rows):
-            positions = (row["height"] - config.size + 1) * (row["width"] - config.size + 1)
-            counts.append(min(share + (place < extra), positions))
-        batches.append((rows, counts))
+        positions = (rows[0]["height"] - config.size + 1) * (rows[0]["width"] - config.size + 1)
+        share, extra = divmod(min(config.per_class, positions), len(rows))
+        batches.append((rows, [share + (place < extra) for place in range(len(rows))]))
     return batches
 
 

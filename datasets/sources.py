@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -63,17 +64,17 @@ def find_source_files(paths: Iterable[Path]) -> tuple[list[tuple[Path, str]], li
     missing: list[Rejected] = []
     for given in paths:
         if given.is_dir():
-            inside = [p for p in given.rglob("*") if p.suffix.lower() in SOURCE_SUFFIXES]
+            named = (p for p in given.rglob("*") if p.suffix.lower() in SOURCE_SUFFIXES)
+            inside = [path for path in named if path.is_file()]
             for path in inside:
-                if path.is_file():
-                    found.setdefault(path.resolve(), path.relative_to(given).as_posix())
+                found.setdefault(path.resolve(), path.relative_to(given).as_posix())
             if not inside:
                 kinds = ", ".join(SOURCE_SUFFIXES)
-                missing.append(Rejected(str(given), f"The folder holds no {kinds} file"))
+                missing.append(Rejected(given.name, f"The folder holds no {kinds} file"))
         elif given.exists():
             found.setdefault(given.resolve(), given.name)
         else:
-            missing.append(Rejected(str(given), "No such file or folder"))
+            missing.append(Rejected(given.name, "No such file or folder"))
     return sorted(found.items(), key=lambda item: (item[1], item[0])), missing
 
 
@@ -96,9 +97,14 @@ def open_source(path: Path, file: str, min_side: int) -> Source | Rejected:
     colour, and files that are lossy themselves (a JPEG, a TIFF with JPEG data inside, a palette).
     """
     try:
+        file.encode()
+    except UnicodeEncodeError:
+        return Rejected(ascii(file), "The name is not valid UTF-8: rename the file")
+    try:
         loaded = load_image(path)
     except CodecError as error:
-        return Rejected(file, str(error))
+        # The dataset must not tell where the file lay on this machine.
+        return Rejected(file, str(error).replace(repr(os.fspath(path)), repr(file)))
     height, width = loaded.pixels.shape[:2]
     lossy = loaded.inner_codec or (loaded.format if loaded.format in _LOSSY else None)
     if lossy:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -56,7 +58,7 @@ def worker_pool(processes: int) -> Iterator[WorkerPool]:
         WorkerError: A process was killed, by the system for want of memory for example.
     """
     executor = ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
     )
     try:
         yield WorkerPool(executor, processes)
@@ -69,8 +71,11 @@ def worker_pool(processes: int) -> Iterator[WorkerPool]:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_thread() -> None:
-    """Pin the process to one thread: the processes together already use every core."""
+def _begin() -> None:
+    """Pin the process to one thread, since the processes use every core; end with the parent."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
@@ -80,3 +85,9 @@ def _one_thread() -> None:
         cv2.setNumThreads(1)
     except ImportError:
         pass
+
+
+def _end_with(parent: Any) -> None:
+    """Leave at once when the parent is gone: killed, it cannot tell its workers."""
+    parent.join()
+    os._exit(1)

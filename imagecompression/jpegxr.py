@@ -19,6 +19,7 @@ from imagecompression.codec import (
 )
 
 _WIDTH, _HEIGHT, _OFFSET, _BYTE_COUNT = 0xBC80, 0xBC81, 0xBCC0, 0xBCC1
+_NARROW, _NARROW_QUALITY = 16, 50
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,19 @@ class JpegXr(Codec):
 
     def encode(self, image: Image) -> bytes:
         image = check_image(image)
-        # imagecodecs takes a level under 1 as a fraction; 0 and 1 would be lossless.
-        return bytes(_imagecodecs().jpegxr_encode(image, level=self.quality / 100.0))
+        imagecodecs = _imagecodecs()
+        height, width = image.shape[:2]
+        if width <= _NARROW and self.quality < _NARROW_QUALITY:
+            # jxrlib would subsample chroma, refuse, and say so on standard output.
+            raise CodecError(
+                f"JPEG XR under quality {_NARROW_QUALITY} needs more than {_NARROW} pixels of "
+                f"width. Received: quality={self.quality:g}, {width}×{height}"
+            )
+        try:
+            # imagecodecs takes a level under 1 as a fraction; 0 and 1 would be lossless.
+            return bytes(imagecodecs.jpegxr_encode(image, level=self.quality / 100.0))
+        except Exception as error:  # jxrlib reports every fault through one private class
+            raise CodecError(f"jxrlib could not encode {width}×{height} pixels: {error}") from error
 
     @classmethod
     def decode(cls, data: bytes) -> Image:

@@ -2,6 +2,8 @@
 
 One search serves every codec. It walks the codec's `Knob` grid, ordered from small files to large
 ones, by interpolation inside a shrinking bracket, and returns the very bytes that were measured.
+It takes size and fidelity to rise along the knob; where a codec breaks this by a little, a result
+can be the neighbour of the best one.
 """
 
 from __future__ import annotations
@@ -205,8 +207,8 @@ class RateSearch:
         sides: list[int] = []
         while True:
             best = min(known, key=lambda i: (abs(target.coordinate(known[i]) - goal), i))
-            if abs(known[best] - target.value) <= tolerance or len(known) >= MAX_ENCODES:
-                return best, f"{target.kind} {target.value:g} not met in {len(known)} encodes"
+            if abs(known[best] - target.value) <= tolerance or len(sides) >= MAX_ENCODES:
+                return best, f"{target.kind} {target.value:g} not met in {len(sides)} encodes"
             below = [i for i in known if target.coordinate(known[i]) <= goal]
             above = [i for i in known if target.coordinate(known[i]) > goal]
             low = max(below, default=None)
