@@ -34,7 +34,7 @@ LINE_SECONDS = 10.0
 """Least time between two lines of progress where standard error is no terminal."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Seed = Annotated[int, typer.Option(min=0, help="Fixes everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")]
 CodecNames = Annotated[
     str | None, typer.Option(help="Codec names with commas between them; all when left out.")
 ]
@@ -75,11 +75,7 @@ def build_dataset_command(
             print_json(dataclasses.asdict(result))
         else:
             print_build(result)
-        problems = [*result.rejected, *result.failed]
-        for problem in problems:
-            print(f"{problem.file}: {problem.error}", file=sys.stderr)
-        if problems:
-            raise typer.Exit(1)
+        complain_of_sources(result)
 
 
 @app.command("train")
@@ -192,7 +188,7 @@ def classify_command(
             ]
             print_table(("file", "label", "probability", "agreement", "patches"), rows)
         for file, error in errors:
-            print(f"{file}: {error}", file=sys.stderr)
+            complain(file, error)
         if errors:
             raise typer.Exit(1 if results else 2)
 
@@ -224,9 +220,9 @@ def compress_command(
                 f"{compressed.encodes} encodes, {_settings(compressed.params)}"
             )
         for note in compressed.notes:
-            print(f"{source}: {note}", file=sys.stderr)
+            complain(source, note)
         if not compressed.reached:
-            print(f"{out}: {compressed.reason}", file=sys.stderr)
+            complain(out, compressed.reason)
 
 
 @app.command("decompress")
@@ -246,7 +242,7 @@ def decompress_command(
             d = decompressed
             print(f"{out}: {d.width}×{d.height}, {d.channels} channels, from {d.format}")
         for note in decompressed.notes:
-            print(f"{source}: {note}", file=sys.stderr)
+            complain(source, note)
 
 
 @app.command("compare")
@@ -261,10 +257,15 @@ def compare_command(
 ) -> None:
     """Measure size, quality and time of codecs on a picture; draw rate against distortion."""
     with user_errors(json_output):
-        from imagecompression import CODECS, RatioTarget
+        from imagecompression import CODECS, CodecError, RatioTarget
         from imagecompression.comparison import compare_codecs, plot_rate_distortion
         from imagecompression.image_io import read_image
+        from imagecompression.transcoding import check_output
 
+        path = plot or Path(f"{image.stem}_rate_distortion.png")
+        if path.suffix.lower() != ".png":
+            raise CodecError(f"--plot takes the name of a PNG file. Received: {path}")
+        check_output(image, path)
         targets = [RatioTarget(value) for value in _numbers(ratios, "--ratios")]
         chosen = [CODECS[name]() for name in _codec_names(codecs)]
         picture = read_image(image)
@@ -272,7 +273,6 @@ def compare_command(
             points, errors = compare_codecs(
                 picture, chosen, targets, lambda done, total: progress("encoding", done, total)
             )
-        path = plot or Path(f"{image.stem}_rate_distortion.png")
         plot_rate_distortion(points, path, image.name)
         if json_output:
             print_json(
@@ -287,9 +287,9 @@ def compare_command(
             print_points(points)
             print(f"Plot: {path}")
         for name, error in errors:
-            print(f"{name}: {error}", file=sys.stderr)
+            complain(name, error)
         if errors:
-            raise typer.Exit(1)
+            raise typer.Exit(1 if points else 2)
 
 
 @app.command("codecs")
@@ -369,6 +369,7 @@ def quickstart_command(
                 ],
             )
             print(f"Report: {result.folder / 'report.md'}  ({sum(result.seconds.values()):.0f} s)")
+        complain_of_sources(result.build)
 
 
 @contextmanager
@@ -378,12 +379,26 @@ def user_errors(json_output: bool) -> Iterator[None]:
 
     try:
         yield
-    except (ImageCompressionError, OSError) as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr)
+    except (ImageCompressionError, OSError, MemoryError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        complain("error", message)
         if json_output:
             print_json({"results": [], "errors": [{"file": None, "error": message}]})
         raise typer.Exit(2) from None
+
+
+def complain(about: object, problem: str) -> None:
+    """One line on standard error, whatever line breaks a name or a message holds."""
+    print(" ".join(f"{about}: {problem}".split()), file=sys.stderr)
+
+
+def complain_of_sources(result: Any) -> None:
+    """A line for each source refused and each sample failed by a build; status 1 if any."""
+    problems = [*result.rejected, *result.failed]
+    for problem in problems:
+        complain(problem.file, problem.error)
+    if problems:
+        raise typer.Exit(1)
 
 
 def announce(line: str) -> None:
@@ -581,4 +596,7 @@ def _json_ready(content: Any) -> Any:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        # File names may hold bytes that the terminal's encoding cannot show.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     app()

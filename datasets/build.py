@@ -312,7 +312,7 @@ def build_dataset(
                 out, patch_config, pool, lambda done, total: report("cutting patches", done, total)
             )
     well = [row for row in rows if row["status"] == "ok"]
-    result = BuildResult(
+    return BuildResult(
         folder=out,
         sources=len(sources),
         samples=len(well),
@@ -327,7 +327,6 @@ def build_dataset(
         rejected=rejected,
         failed=[Rejected(row["sample_id"], row["error"]) for row in rows if row["status"] != "ok"],
     )
-    return result
 
 
 def read_dataset(folder: Path) -> dict[str, Any]:

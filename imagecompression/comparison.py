@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imagecompression.codec import Codec, CodecError, Image
+from imagecompression.image_io import write_bytes_atomic
 from imagecompression.metrics import bits_per_pixel, compression_ratio, ms_ssim, psnr, ssim
 from imagecompression.rate import RateSearch, Target
 
@@ -64,7 +66,12 @@ def compare_codecs(
         codecs: Their knob is searched, the other parameters are kept.
         targets: What each codec should reach.
         progress: Called with (done, total).
+
+    Raises:
+        CodecError: There is no target.
     """
+    if not targets:
+        raise CodecError("Give at least one target to compare codecs at.")
     points, errors = [], []
     total, done = len(codecs) * len(targets), 0
     for codec in codecs:
@@ -129,7 +136,8 @@ def plot_rate_distortion(points: Sequence[ComparisonPoint], path: Path, title: s
         panel.grid(alpha=0.3)
     if panels[0].lines:
         panels[0].legend()
-    figure.suptitle(title)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=120)
-    part.replace(path)
+    # A file name may hold bytes that are no text, and dollar signs that are no formula.
+    figure.suptitle(title.encode("utf-8", "replace").decode(), parse_math=False)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=120)
+    write_bytes_atomic(path, drawn.getvalue())

@@ -60,6 +60,16 @@ class DecompressedFile:
     notes: tuple[str, ...]
 
 
+def check_output(source: Path, out: Path) -> None:
+    """Raise `CodecError`, before any work, where `out` cannot be written or is the input."""
+    if out.is_dir():
+        raise CodecError(f"{out}: this is a folder. Give the name of the file to write.")
+    if not out.parent.is_dir():
+        raise CodecError(f"{out}: there is no folder {out.parent}. Make it first.")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise CodecError(f"{out}: input and output are the same file; the input is never changed.")
+
+
 def codec_for_file(path: Path, name: str | None) -> type[Codec]:
     """The codec called `name`, or the one whose suffix `path` has.
 
@@ -132,8 +142,7 @@ def compress_file(
         raise CodecError(
             f"Say how strongly to compress: --ratio R, --ssim S or --set {kind.knob.field}=VALUE."
         )
-    if out.exists() and source.exists() and out.samefile(source):
-        raise CodecError(f"{out}: input and output are the same file; the input is never changed.")
+    check_output(source, out)
     target: Target | None = None
     if ratio is not None:
         target = RatioTarget(ratio)
@@ -171,8 +180,7 @@ def decompress_file(source: Path, out: Path) -> DecompressedFile:
     Raises:
         CodecError: `source` cannot be read or `out` has another suffix.
     """
-    if out.exists() and source.exists() and out.samefile(source):
-        raise CodecError(f"{out}: input and output are the same file; the input is never changed.")
+    check_output(source, out)
     loaded = load_image(source)
     write_image(out, loaded.pixels)
     height, width = loaded.pixels.shape[:2]

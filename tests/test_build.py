@@ -6,16 +6,19 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from conftest import photograph_like
+from filelock import FileLock
 from PIL import Image as PilImage
 
 from datasets.build import BuildConfig, BuildError, build_dataset, plan, read_dataset
@@ -150,11 +153,7 @@ def test_a_killed_build_goes_on_and_ends_the_same(
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     journal = out / "journal.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if journal.exists() and journal.read_bytes().count(b"\n") >= 9:
-            break
-        time.sleep(0.02)
+    wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 9)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     finished = journal.read_bytes().count(b"\n")
@@ -176,6 +175,116 @@ def test_a_lost_file_is_made_again(dataset: Path, sources: Path, tmp_path: Path)
     result = build_dataset([sources], out, CONFIG, workers=2)
     assert result.resumed == 41
     assert tree_hashes(out) == tree_hashes(dataset)
+
+
+def test_a_changed_file_of_the_same_size_is_made_again(
+    dataset: Path, sources: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "changed"
+    shutil.copytree(dataset, out)
+    victim = next((out / "encoded" / "jpeg").iterdir())
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    assert build_dataset([sources], out, CONFIG, workers=2).resumed == 41
+    assert tree_hashes(out) == tree_hashes(dataset)
+
+
+def test_a_damaged_journal_costs_time_only(dataset: Path, sources: Path, tmp_path: Path) -> None:
+    out = tmp_path / "damaged"
+    shutil.copytree(dataset, out)
+    with (out / "journal.jsonl").open("a") as journal:
+        journal.write('{"job": "x", "rows": [{}]}\n[]\nno JSON\n')
+    assert build_dataset([sources], out, CONFIG, workers=1).resumed == 42
+    assert tree_hashes(out) == tree_hashes(dataset)
+
+
+def test_two_builds_in_one_folder_are_refused(dataset: Path, sources: Path) -> None:
+    with FileLock(dataset / ".lock"), pytest.raises(BuildError, match="another build"):
+        build_dataset([sources], dataset, CONFIG, workers=1)
+
+
+def test_a_folder_inside_the_sources_is_refused(tmp_path: Path) -> None:
+    folder = write_sources(tmp_path / "tiff", count=1)
+    with pytest.raises(BuildError, match="inside the sources"):
+        build_dataset([folder], folder / "set", CONFIG, workers=1)
+    assert not (folder / "set").exists()
+
+
+def test_unusable_sources_leave_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(BuildError):
+        build_dataset([tmp_path / "absent"], tmp_path / "out", CONFIG, workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_that_fails_costs_its_own_samples_only(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "narrow.tif", photograph_like(60, 16, 3))
+    config = BuildConfig(codecs=("jpeg", "jpegxr"), ratios=(40.0, 4.0), ssims=(), patch_size=16)
+    result = build_dataset([tmp_path / "narrow.tif"], tmp_path / "out", config, workers=1)
+    assert result.samples_by_label["jpeg"] == 2
+    assert any("more than 16 pixels" in item.error for item in result.failed)
+    for row in read_manifest(tmp_path / "out").to_pylist():
+        assert str(tmp_path) not in json.dumps(row)
+
+
+def test_scarce_positions_leave_classes_balanced(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "small.tif", photograph_like(32, 33, 3))
+    config = dataclasses.replace(CONFIG, codecs=("uncompressed", "jpeg"))
+    build_dataset([tmp_path / "small.tif"], tmp_path / "out", config, workers=1)
+    labels = load_patches(tmp_path / "out").table["label"].to_pylist()
+    assert labels.count("jpeg") == labels.count("uncompressed") == 2
+
+
+def test_files_without_a_trace_are_not_learned_from(tmp_path: Path) -> None:
+    drawing = np.zeros((64, 64, 3), np.uint8)
+    drawing[20:40, 10:50] = (200, 30, 30)
+    tifffile.imwrite(tmp_path / "drawing.tif", drawing)
+    config = dataclasses.replace(CONFIG, codecs=("uncompressed", "jpeg", "kmeans"))
+    build_dataset([tmp_path / "drawing.tif"], tmp_path / "out", config, workers=1)
+    table = load_patches(tmp_path / "out").table
+    exact = [r for r in table.to_pylist() if r["psnr_db"] == np.inf and r["label"] == "kmeans"]
+    assert exact == []
+    assert any(row["psnr_db"] == np.inf for row in table.to_pylist())
+
+
+def test_workers_end_with_their_parent(sources: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from datasets.build import BuildConfig, build_dataset\n"
+        "if __name__ == '__main__':\n"
+        "    build_dataset([Path(sys.argv[1])], Path(sys.argv[2]), BuildConfig(), workers=2)\n"
+    )
+    (tmp_path / "build.py").write_text(script, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, str(tmp_path / "build.py"), str(sources), str(tmp_path / "out")]
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    wait_for(lambda: (tmp_path / "out" / "journal.jsonl").exists())
+    wait_for(lambda: (tmp_path / "out" / "journal.jsonl").stat().st_size > 0)
+    process.kill()  # the main process alone, not its group
+    process.wait()
+    wait_for(lambda: not group_members(process.pid))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; fail after two minutes."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def group_members(group: int) -> list[int]:
+    """Processes of a process group that are alive, multiprocessing's bookkeeper aside."""
+    alive = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            facts = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            command = (folder / "cmdline").read_text()
+        except OSError:
+            continue
+        if int(facts[2]) == group and facts[0] != "Z" and "resource_tracker" not in command:
+            alive.append(int(folder.name))
+    return alive
 
 
 def test_sources_can_be_added(sources: Path, tmp_path: Path) -> None:

@@ -143,6 +143,10 @@ def test_compress_says_when_a_target_is_out_of_reach(picture: Path, tmp_path: Pa
         (["compare", "IN", "--codecs", "jpeg,gif"], "gif"),
         (["compare", "IN", "--ratios", "ten"], "ten"),
         (["compare", "TEXT"], "text.tif"),
+        (["compare", "IN", "--ratios", ""], "at least one"),
+        (["compare", "IN", "--plot", "plot.jpg"], "PNG"),
+        (["compare", "IN", "--plot", "absent/plot.png"], "absent"),
+        (["compress", "IN", ".", "--codec", "jpeg", "--ratio", "5"], "writes .jpg"),
         (["build-dataset", "TEXT", "--out", "set"], "text.tif"),
         (["build-dataset", "IN", "--out", "set", "--ssims", "7"], "7"),
         (["build-dataset", "IN", "--out", "set", "--patch-size", "1"], "patch_size"),
@@ -177,6 +181,7 @@ def test_input_is_never_overwritten(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert run("compress", path, path, "--codec", "uncompressed").exit_code == 2
     assert run("decompress", path, path).exit_code == 2
+    assert run("compare", path, "--codecs", "jpeg", "--plot", path).exit_code == 2
     assert path.read_bytes() == before
 
 
@@ -193,6 +198,26 @@ def test_compare(picture: Path, tmp_path: Path) -> None:
     text = run("compare", picture, "--codecs", "uncompressed,jpeg", "--plot", plot)
     assert text.exit_code == 0
     assert len(text.stdout.splitlines()) == 1 + 1 + 4 + 1
+
+
+def test_file_names_can_be_odd(tmp_path: Path) -> None:
+    """A line break, a formula and a byte that is no text, each in a name."""
+    picture = photograph_like(70, 80, 3)
+    for name in ("two\nlines.png", "a$\\frac$.png", "bad\udcff.png", "größe 1.png"):
+        PilImage.fromarray(picture).save(tmp_path / name)
+        plot = tmp_path / "plot.png"
+        result = run("compare", tmp_path / name, "--codecs", "jpeg", "--plot", plot)
+        assert result.exit_code == 0, result.output
+        plot.unlink()
+    (tmp_path / "no\npicture.png").touch()
+    result = run(
+        "build-dataset", tmp_path, "--out", tmp_path.with_name("odd-set"), "--codecs", "jpeg",
+        "--ratios", "8", "--ssims", "", "--workers", "1",
+    )  # fmt: skip
+    assert result.exit_code == 1, result.output
+    lines = [line for line in result.stderr.splitlines() if "/" not in line[:12]]
+    assert sum("UTF-8" in line for line in lines) == 1
+    assert sum("no picture.png: " in line for line in lines) == 1
 
 
 def test_whole_road_from_sources_to_a_verdict(tmp_path: Path) -> None:

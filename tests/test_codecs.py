@@ -172,6 +172,20 @@ def test_images_outside_the_contract_are_refused(codec: type[Codec], bad: np.nda
         codec().encode(bad)
 
 
+def test_low_fidelity_of_narrow_pictures_is_clean(
+    codec: type[Codec], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Some libraries refuse narrow pictures, and say so on standard output."""
+    smallest = codec().with_knob(codec.knob.value(0)) if codec.knob else codec()
+    for shape in ((20, 1, 3), (20, 16), (1, 20, 3), (16, 17, 3)):
+        picture = photograph_like(shape[0], shape[1], 3 if len(shape) == 3 else 1)
+        try:
+            assert codec.decode(smallest.encode(picture)).shape == shape
+        except CodecError as error:
+            assert "Received" in str(error)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_damaged_files_are_refused(codec: type[Codec], rgb: np.ndarray) -> None:
     data = codec().encode(rgb)
     for damaged in (b"", data[:4], data[: len(data) // 20], b"\0" * 100, data[::-1]):

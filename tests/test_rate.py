@@ -83,6 +83,22 @@ def test_targets_share_encodes(rgb: np.ndarray) -> None:
     assert search.to(RatioTarget(14)).encodes < alone
 
 
+def test_many_targets_do_not_use_up_each_others_encodes() -> None:
+    picture = photograph_like(128, 128, 3)
+    search = RateSearch(picture, Jpeg2000())
+    found = [search.to(RatioTarget(3 + 0.7 * step)) for step in range(40)]
+    alone = [encode_to_target(picture, Jpeg2000(), one.target) for one in found]
+    assert [one.reached for one in found] == [one.reached for one in alone]
+
+
+def test_a_measure_that_is_no_number_ends_the_search(rgb: np.ndarray) -> None:
+    class Broken(RatioTarget):
+        def measure(self, probe: object) -> float:
+            return float("nan")
+
+    assert not encode_to_target(rgb, Jpeg(), Broken(10)).reached
+
+
 def test_own_tolerance_is_honoured() -> None:
     picture = photograph_like(400, 500, 3)
     tight = encode_to_target(picture, Jpeg2000(), RatioTarget(12, relative_tolerance=0.005))

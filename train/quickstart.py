@@ -16,6 +16,7 @@ from datasets.build import Progress as BuildProgress
 from datasets.manifest import read_manifest
 from datasets.photographs import write_photographs
 from imagecompression import CODECS
+from imagecompression.errors import ImageCompressionError
 from imagecompression.image_io import write_bytes_atomic, write_image
 from train.classification import classify_files
 from train.evaluator import Report, evaluate_run, write_report
@@ -30,6 +31,10 @@ the four large clean photographs; the other three stay for training."""
 TRAINING = TrainConfig(epochs=12, minutes=4.5)
 EVIDENCE_RATIO = 10.0
 """Compression ratio near which the files to classify are chosen from the test split."""
+
+
+class QuickstartError(ImageCompressionError):
+    """A picture that the quick start itself made could not be classified."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,9 @@ def run_quickstart(
     write_report(report, out / "evaluation", run.history)
     step("evaluate", f"5/5 Classifying decoded pictures in {out / 'evidence'}")
     truths = write_evidence(out / "dataset", out / "evidence")
-    results, _ = classify_files(list(truths), out / "run")
+    results, errors = classify_files(list(truths), out / "run")
+    if errors:
+        raise QuickstartError("; ".join(f"{file}: {error}" for file, error in errors))
     verdicts = [(Path(file).name, truths[Path(file)], verdict) for file, verdict in results]
     seconds["classify"] = time.perf_counter() - started
     result = QuickstartResult(out, build, report, verdicts, seconds)
