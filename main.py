@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 # Quiet TensorFlow's start-up notes; they would drown the progress on standard error.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 app = typer.Typer(
     help="Which codec has compressed this picture? Encode, build datasets, train, classify.",

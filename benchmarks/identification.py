@@ -144,9 +144,7 @@ def foreign_rows(run: Run, folder: Path) -> list[dict[str, object]]:
 
 
 def build(data: Path, folder: Path, name: str, config: BuildConfig) -> None:
-    """Build a dataset of `data/name` unless it is there."""
-    if (folder / name / "patches" / "patches.npy").exists():
-        return
+    """Build a dataset of `data/name`, or go on with the one that is there."""
     result = build_dataset([data / name], folder / name, config, progress=log)
     print(f"{name}: {result.sources} sources, {result.samples} samples", file=sys.stderr)
     for item in (*result.rejected, *result.failed):
@@ -177,6 +175,7 @@ def main() -> int:
             kodak = report
     rows += by_history(run, folder / "val", data / "sources.csv")
     rows += foreign_rows(run, data / "foreign")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()

@@ -119,6 +119,7 @@ def main() -> int:
         for done, part in enumerate(pool.map(check_picture, pictures), start=1):
             rows += part
             print(f"{done}/{len(pictures)} pictures", file=sys.stderr)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()

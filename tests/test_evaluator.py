@@ -147,3 +147,9 @@ def test_judging_on_training_pictures_is_refused(dataset: Path, tmp_path: Path) 
         evaluate_run(run, dataset, "all")
     with pytest.raises(EvaluationError, match="worth nothing"):
         evaluate_run(_run(tmp_path, digests["test"], []), dataset, "test")
+
+
+def test_patches_of_another_size_are_refused(tmp_path: Path) -> None:
+    larger = fake_dataset(tmp_path / "larger", splits=("test",), size=48)
+    with pytest.raises(EvaluationError, match="--patch-size 32"):
+        evaluate_run(_run(tmp_path, [], []), larger, "test")

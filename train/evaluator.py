@@ -202,10 +202,15 @@ def evaluate_run(
 
     Raises:
         EvaluationError: The run was trained on a source that would be judged (unless the split is
-            "train", where that is the point), or the labels do not fit.
+            "train", where that is the point), or the labels or the patch size do not fit.
         RunError: The model cannot be loaded.
     """
     patches = load_patches(dataset)
+    if patches.patch_size != run.patch_size:
+        raise EvaluationError(
+            f"{run.path} takes patches of {run.patch_size} pixels. Received: {patches.patch_size} "
+            f"in {dataset}. Build the dataset with --patch-size {run.patch_size}."
+        )
     if split in SPLITS and split != "train":
         judged = set(patches.table["source_sha256"].take(_rows(patches, split)).to_pylist())
         seen = judged & set(run.sources.get("train", []))
