@@ -316,7 +316,8 @@ class Keeper(keras.callbacks.Callback):
         # The training loss is no ground to choose by: it is taken with the statistics of each
         # batch, so an early epoch can look best whose running statistics are still wrong.
         if better or "val_loss" not in row:
-            _save(self.model, self._checkpoints / BEST_FILE)
+            # What is kept is only asked, never trained on: two thirds of the file are spared.
+            _save(self.model, self._checkpoints / BEST_FILE, optimizer=False)
         if better:
             state.best, state.waited = value, 0
         else:
@@ -459,10 +460,10 @@ def _load_state(checkpoints: Path) -> _State:
         raise RunError(f"{path}: cannot be read: {error}") from error
 
 
-def _save(model: keras.Model, path: Path) -> None:
+def _save(model: keras.Model, path: Path, *, optimizer: bool = True) -> None:
     """Save so that `path` is the old file or the whole new one, whenever the process is killed."""
     part = path.with_name(f"part-{path.name}")  # Keras insists on the suffix .keras
-    model.save(part)
+    model.save(part, include_optimizer=optimizer)
     part.replace(path)
 
 
