@@ -28,7 +28,8 @@ class Jpeg(Codec):
         progressive: Spectral selection and successive approximation instead of one scan.
         optimize: Huffman tables made for the picture instead of the standard's.
 
-    >>>     >>> Jpeg.decode(Jpeg(quality=90).encode(np.zeros((8, 8, 3), np.uint8))).shape
+    >>> import numpy as np
+    >>> Jpeg.decode(Jpeg(quality=90).encode(np.zeros((8, 8, 3), np.uint8))).shape
     (8, 8, 3)
     """
 

@@ -18,7 +18,8 @@ from imagecompression.pillow_image import gray_or_rgb, open_checked
 class Lossless(Codec):
     """PNG without loss: 8-bit gray or RGB, so that decoding gives the very samples encoded.
 
-    >>>     >>> int(Lossless.decode(Lossless().encode(np.full((2, 3), 7, np.uint8)))[1, 2])
+    >>> import numpy as np
+    >>> int(Lossless.decode(Lossless().encode(np.full((2, 3), 7, np.uint8)))[1, 2])
     7
     """
 
