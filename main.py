@@ -93,6 +93,9 @@ def train_command(
 ) -> None:
     """Train a classifier on a dataset's patches."""
     with user_errors(json_output):
+        from train.backend import load_keras
+
+        load_keras()
         from train.trainer import TrainConfig, train
 
         usual = TrainConfig()
@@ -132,10 +135,12 @@ def evaluate_command(
 ) -> None:
     """Judge a run on a split of a dataset; write JSON, CSV and pictures."""
     with user_errors(json_output):
+        from train.backend import load_keras
         from train.evaluator import evaluate_run, write_report
         from train.run import Run
 
         loaded = Run.load(run)
+        load_keras()
         with staged_progress() as progress:
             report = evaluate_run(
                 loaded, dataset, split, lambda done, total: progress("classifying", done, total)
@@ -159,11 +164,15 @@ def classify_command(
 ) -> None:
     """Name the codec that has compressed each picture."""
     with user_errors(json_output):
-        from train.classification import classify_files
+        from train.backend import load_keras
+        from train.classification import DEFAULT_RUN, classify_files
+        from train.run import Run
 
+        loaded = Run.load(run or DEFAULT_RUN)
+        load_keras()
         with staged_progress() as progress:
             results, errors = classify_files(
-                images, run, lambda done, total: progress("classifying", done, total)
+                images, loaded, lambda done, total: progress("classifying", done, total)
             )
         if json_output:
             print_json(
@@ -340,6 +349,9 @@ def quickstart_command(
 ) -> None:
     """Do the main job on real photographs: build, train, evaluate, classify, report."""
     with user_errors(json_output):
+        from train.backend import load_keras
+
+        load_keras()
         from train.quickstart import run_quickstart
 
         # Lines, not bars: a live bar and the training's running line would overwrite each other.

@@ -15,7 +15,8 @@ from PIL import Image as PilImage
 from typer.testing import CliRunner, Result
 
 import main
-from imagecompression import CODECS
+from datasets.photographs import PHOTOGRAPHS, read_photograph
+from imagecompression import CODECS, RatioTarget, encode_to_target, write_image
 from imagecompression.image_io import read_image
 from imagecompression.metrics import psnr
 
@@ -266,3 +267,13 @@ def test_whole_road_from_sources_to_a_verdict(tmp_path: Path) -> None:
     text = run("classify", folder / "a.jpg", "--run", run_folder)
     assert text.exit_code == 0
     assert "a.jpg" in text.stdout
+
+
+def test_default_run_names_codecs_of_a_photograph(tmp_path: Path) -> None:
+    picture = read_photograph(next(p for p in PHOTOGRAPHS if p.name == "astronaut"))
+    for name, kind in CODECS.items():
+        codec = encode_to_target(picture, kind(), RatioTarget(15)).codec
+        write_image(tmp_path / f"{name}.png", codec.decode(codec.encode(picture)))
+    results = run_json("classify", tmp_path)["results"]
+    answers = {Path(item["file"]).stem: item["label"] for item in results}
+    assert answers == {name: name for name in CODECS}

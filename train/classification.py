@@ -40,29 +40,29 @@ def find_pictures(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[str, st
 
 def classify_files(
     paths: Iterable[Path],
-    run: Path | None = None,
+    run: Run,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[tuple[str, Verdict]], list[tuple[str, str]]]:
     """Classify picture files and those inside folders.
 
     Args:
         paths: Files and folders; they are only read.
-        run: Run folder; None takes `DEFAULT_RUN`.
+        run: The run whose model is asked.
         progress: Called with (done, total).
 
     Returns:
         (file, verdict) for each picture, and (file, error) for each that could not be judged.
 
     Raises:
-        RunError: The run cannot be loaded.
+        RunError: The run's model cannot be loaded.
     """
     files, errors = find_pictures(paths)
-    loaded = Run.load(run or DEFAULT_RUN)
+    _ = run.model  # a damaged model is the run's fault, not the first picture's
     results = []
     for done, path in enumerate(files, start=1):
         try:
             image = read_image(path)
-            verdict = classify_image(image, loaded.predict, loaded.labels, loaded.patch_size)
+            verdict = classify_image(image, run.predict, run.labels, run.patch_size)
             results.append((str(path), verdict))
         except ImageCompressionError as error:
             errors.append((str(path), str(error)))

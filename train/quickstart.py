@@ -100,7 +100,7 @@ def run_quickstart(
     write_report(report, out / "evaluation", run.history)
     step("evaluate", f"5/5 Classifying decoded pictures in {out / 'evidence'}")
     truths = write_evidence(out / "dataset", out / "evidence")
-    results, errors = classify_files(list(truths), out / "run")
+    results, errors = classify_files(list(truths), run)
     if errors:
         raise QuickstartError("; ".join(f"{file}: {error}" for file, error in errors))
     verdicts = [(Path(file).name, truths[Path(file)], verdict) for file, verdict in results]
