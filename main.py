@@ -303,7 +303,7 @@ def compare_command(
 
 @app.command("codecs")
 def codecs_command(json_output: Json = False) -> None:
-    """List the codecs: availability, knob, parameters, library and version."""
+    """List the codecs: availability, knob, parameters, tolerances, library and version."""
     with user_errors(json_output):
         from imagecompression import CODECS, CodecUnavailableError
 
@@ -321,6 +321,8 @@ def codecs_command(json_output: Json = False) -> None:
                     "suffix": codec.suffix,
                     "knob": knob,
                     "params": codec().params(),
+                    "ratio_tolerance": codec.ratio_tolerance if knob else None,
+                    "ssim_tolerance": codec.ssim_tolerance if knob else None,
                     "library": library,
                 }
             )
@@ -328,13 +330,15 @@ def codecs_command(json_output: Json = False) -> None:
             print_json({"codecs": rows})
         else:
             print_table(
-                ("codec", "suffix", "available", "knob", "library"),
+                ("codec", "suffix", "available", "knob", "ratio within", "SSIM within", "library"),
                 [
                     (
                         row["codec"],
                         row["suffix"],
                         "yes" if row["available"] else "no",
                         "{field} {low:g}…{high:g}".format(**row["knob"]) if row["knob"] else "-",
+                        f"{row['ratio_tolerance']:.0%}" if row["knob"] else "-",
+                        row["ssim_tolerance"] if row["knob"] else "-",
                         row["library"],
                     )
                     for row in rows

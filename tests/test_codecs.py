@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import photograph_like
 
-from imagecompression import CODECS, CodecError, CodecUnavailableError, codec_from_params
+from imagecompression import (
+    CODECS,
+    CodecError,
+    CodecUnavailableError,
+    codec_from_params,
+    read_image,
+)
 from imagecompression.codec import MAX_PIXELS, Codec
 from imagecompression.metrics import psnr
 
@@ -211,3 +219,40 @@ def test_class_facts(codec: type[Codec]) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         codec().anything = 1  # type: ignore[attr-defined]
     assert MAX_PIXELS >= 12_000_000
+
+
+def test_golden_files_decode_to_the_same_pixels() -> None:
+    """Decoders are specified: a file of long ago gives the very pixels that it gave then."""
+    golden = Path(__file__).parent / "golden"
+    expected = json.loads((golden / "decoded.json").read_text(encoding="utf-8"))
+    decoded = {file: read_image(golden / file).tobytes() for file in expected}
+    assert {f: hashlib.sha256(pixels).hexdigest() for f, pixels in decoded.items()} == expected
+
+
+def test_jpeg2000_without_a_library_is_unavailable() -> None:
+    script = (
+        "import ctypes.util\n"
+        "ctypes.util.find_library = lambda name: None\n"
+        "import imagecompression.jpeg2000 as jpeg2000\n"
+        "jpeg2000._bundled_openjpeg = lambda: None\n"
+        "from imagecompression import CodecUnavailableError, Jpeg2000\n"
+        "try:\n"
+        "    Jpeg2000.check_available()\n"
+        "except CodecUnavailableError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "OpenJPEG" in done.stdout
+    assert "Install" in done.stdout
+
+
+def test_jpeg2000_of_sixteen_bits_is_rounded_to_eight() -> None:
+    import imagecodecs
+
+    samples = np.random.default_rng(0).integers(0, 65536, (40, 50, 3), np.uint16)
+    for picture in (samples, samples[:, :, 0].copy()):
+        data = imagecodecs.jpeg2k_encode(picture, level=0, reversible=True)
+        expected = (picture.astype(np.uint32) * 255 + 32767) // 65535
+        assert np.array_equal(CODECS["jpeg2000"].decode(data), expected)

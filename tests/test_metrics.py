@@ -90,3 +90,17 @@ def test_unlike_pictures_are_refused() -> None:
         metrics.psnr(np.zeros((2, 2), np.uint8), np.zeros((2, 3), np.uint8))
     with pytest.raises(ValueError, match="Received"):
         metrics.ssim(np.zeros((2, 2)), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("shape", [(256, 300, 3), (176, 176, 1), (301, 415, 3)], ids=str)
+def test_ms_ssim_agrees_with_tensorflow(shape: tuple[int, int, int]) -> None:
+    import tensorflow as tf
+
+    reference, distorted = pair(*shape)
+    first, second = (
+        tf.constant(metrics.luma(image)[None, :, :, None], tf.float32)
+        for image in (reference, distorted)
+    )
+    expected = float(tf.image.ssim_multiscale(first, second, 255)[0])
+    # TensorFlow counts in single precision and pads odd sides instead of dropping a row.
+    assert metrics.ms_ssim(reference, distorted) == pytest.approx(expected, abs=1e-4)

@@ -73,7 +73,7 @@ class TrainConfig:
     """
 
     model: str = "residual"
-    epochs: int = 10
+    epochs: int = 8
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
