@@ -196,6 +196,8 @@ def classify_command(
                 for file, v in results
             ]
             print_table(("file", "label", "probability", "agreement", "patches"), rows)
+            if run is None:
+                announce(f"What not to conclude from the default run: {DEFAULT_RUN / 'README.md'}")
         for file, error in errors:
             complain(file, error)
         if errors:

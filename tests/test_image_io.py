@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import struct
 import zlib
@@ -88,11 +89,14 @@ def test_tiff_layouts(tmp_path, image, layout, byteorder, bigtiff):
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("compression", ["lzw", "zlib", "packbits", "zstd", "lzma"])
-@pytest.mark.parametrize("predictor", [False, True])
+@pytest.mark.parametrize(
+    ("compression", "predictor"),
+    [
+        *itertools.product(("lzw", "zlib", "zstd", "lzma"), (False, True)),
+        ("packbits", False),  # takes no predictor
+    ],
+)
 def test_tiff_lossless_compressions(tmp_path, compression, predictor):
-    if predictor and compression == "packbits":
-        pytest.skip("PackBits takes no predictor")
     path = tiff(tmp_path, RGB, photometric="rgb", compression=compression, predictor=predictor)
     loaded = load_image(path)
     np.testing.assert_array_equal(loaded.pixels, RGB)
