@@ -35,7 +35,7 @@ from imagecompression import (
 )
 from imagecompression.errors import ImageCompressionError
 from imagecompression.image_io import read_image, write_bytes_atomic
-from imagecompression.metrics import bits_per_pixel, compression_ratio, ms_ssim, psnr, ssim
+from imagecompression.metrics import measure
 from imagecompression.rate import Target
 
 FORMAT = 1
@@ -233,11 +233,7 @@ def run_job(job: Job, folder: Path) -> list[dict[str, Any]]:
                 "file_sha256": hashlib.sha256(data).hexdigest(),
                 "pixel_sha256": pixel_hash(decoded),
                 "channels": 1 if decoded.ndim == 2 else 3,
-                "ratio": compression_ratio(image, len(data)),
-                "bits_per_pixel": bits_per_pixel(image, len(data)),
-                "psnr_db": psnr(image, decoded),
-                "ssim": ssim(image, decoded),
-                "ms_ssim": ms_ssim(image, decoded),
+                **measure(image, decoded, len(data)),
             }
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_bytes_atomic(folder / path, data)

@@ -12,7 +12,7 @@ from typing import Any
 
 from imagecompression.codec import Codec, CodecError, Image
 from imagecompression.image_io import write_bytes_atomic
-from imagecompression.metrics import bits_per_pixel, compression_ratio, ms_ssim, psnr, ssim
+from imagecompression.metrics import measure
 from imagecompression.rate import RateSearch, Target
 
 
@@ -92,11 +92,7 @@ def compare_codecs(
                     codec=codec.name,
                     params=found.codec.params(),
                     bytes=len(found.data),
-                    ratio=compression_ratio(image, len(found.data)),
-                    bits_per_pixel=bits_per_pixel(image, len(found.data)),
-                    psnr_db=psnr(image, decoded),
-                    ssim=ssim(image, decoded),
-                    ms_ssim=ms_ssim(image, decoded),
+                    **measure(image, decoded, len(found.data)),
                     encode_seconds=encoded - started,
                     decode_seconds=finished - encoded,
                     encodes=found.encodes,

@@ -94,6 +94,26 @@ def bits_per_pixel(image: Image, file_bytes: int) -> float:
     return 8.0 * file_bytes / (image.shape[0] * image.shape[1])
 
 
+def measure(reference: Image, distorted: Image, file_bytes: int) -> dict[str, float]:
+    """All measures of an encoded picture by name, as manifests and tables hold them.
+
+    Args:
+        reference: The picture before encoding.
+        distorted: The decoded picture.
+        file_bytes: Size of the encoded file.
+
+    Returns:
+        ``ratio``, ``bits_per_pixel``, ``psnr_db``, ``ssim``, ``ms_ssim``.
+    """
+    return {
+        "ratio": compression_ratio(reference, file_bytes),
+        "bits_per_pixel": bits_per_pixel(reference, file_bytes),
+        "psnr_db": psnr(reference, distorted),
+        "ssim": ssim(reference, distorted),
+        "ms_ssim": ms_ssim(reference, distorted),
+    }
+
+
 def _check_pair(reference: Image, distorted: Image) -> None:
     same = reference.shape == distorted.shape and reference.dtype == distorted.dtype == np.uint8
     if not same or reference.size == 0:

@@ -9,7 +9,7 @@ from typing import Any
 from imagecompression import CODECS, codec_from_params
 from imagecompression.codec import Codec, CodecError
 from imagecompression.image_io import load_image, suffix_codec, write_bytes_atomic, write_image
-from imagecompression.metrics import bits_per_pixel, compression_ratio, ms_ssim, psnr, ssim
+from imagecompression.metrics import measure
 from imagecompression.rate import RatioTarget, SsimTarget, Target, encode_to_target
 
 
@@ -162,11 +162,7 @@ def compress_file(
         codec=used.name,
         params=used.params(),
         bytes=len(data),
-        ratio=compression_ratio(loaded.pixels, len(data)),
-        bits_per_pixel=bits_per_pixel(loaded.pixels, len(data)),
-        psnr_db=psnr(loaded.pixels, decoded),
-        ssim=ssim(loaded.pixels, decoded),
-        ms_ssim=ms_ssim(loaded.pixels, decoded),
+        **measure(loaded.pixels, decoded, len(data)),
         encodes=encodes,
         reached=reached,
         reason=reason,
