@@ -167,6 +167,7 @@ def classify_command(
         from train.backend import load_keras
         from train.classification import DEFAULT_RUN, classify_files
         from train.run import Run
+        from train.verdict import as_json
 
         loaded = Run.load(run or DEFAULT_RUN)
         load_keras()
@@ -177,16 +178,7 @@ def classify_command(
         if json_output:
             print_json(
                 {
-                    "results": [
-                        {
-                            "file": file,
-                            "label": verdict.label,
-                            "probabilities": verdict.probabilities,
-                            "patches": verdict.patches,
-                            "agreement": verdict.agreement,
-                        }
-                        for file, verdict in results
-                    ],
+                    "results": [{"file": file, **as_json(verdict)} for file, verdict in results],
                     "errors": [{"file": file, "error": error} for file, error in errors],
                 }
             )
@@ -359,6 +351,7 @@ def quickstart_command(
 
         load_keras()
         from train.quickstart import run_quickstart
+        from train.verdict import as_json
 
         # Lines, not bars: a live bar and the training's running line would overwrite each other.
         with training_progress() as training:
@@ -371,7 +364,7 @@ def quickstart_command(
                     "build": dataclasses.asdict(result.build),
                     "evaluation": result.report.to_json(),
                     "verdicts": [
-                        {"file": file, "truth": truth, **dataclasses.asdict(verdict)}
+                        {"file": file, "truth": truth, **as_json(verdict)}
                         for file, truth, verdict in result.verdicts
                     ],
                 }

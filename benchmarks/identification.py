@@ -21,7 +21,9 @@ import numpy as np
 
 from benchmarks.environment import write_environment
 from datasets.build import BuildConfig, build_dataset
-from datasets.patches import as_rgb, crop_positions, load_patches
+from datasets.manifest import read_manifest
+from datasets.patches import PatchSet, as_rgb, crop_positions, load_patches
+from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.image_io import read_image
 from train.evaluator import Report, evaluate, evaluate_run, write_report
 from train.run import Run
@@ -90,8 +92,6 @@ def by_history(run: Run, dataset: Path, sources_csv: Path) -> list[dict[str, obj
             for line in csv.DictReader(file)
         }
     patches = load_patches(dataset)
-    from datasets.manifest import read_manifest
-
     manifest = read_manifest(dataset)
     files = dict(
         zip(manifest["source_id"].to_pylist(), manifest["source_file"].to_pylist(), strict=True)
@@ -101,7 +101,7 @@ def by_history(run: Run, dataset: Path, sources_csv: Path) -> list[dict[str, obj
         ids = patches.table["source_id"].to_pylist()
         chosen = [i for i, source in enumerate(ids) if kinds[Path(files[source]).name] == kind]
         if chosen:
-            part = type(patches)(
+            part = PatchSet(
                 patches.pixels[chosen],
                 patches.table.take(chosen),
                 patches.labels,
@@ -164,6 +164,7 @@ def main() -> int:
     run = train(folder / "train", folder / "run", config, log_epoch)
     build(data, folder, "val", REPORTED)
     build(data, folder, "kodak", REPORTED)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
     for name, dataset, split in (
         ("train's test split", "train", "test"), ("val", "val", "all"), ("kodak", "kodak", "all"),
@@ -173,9 +174,14 @@ def main() -> int:
         rows += report_rows(name, report)
         if name == "kodak":
             kodak = report
+            # What the README quotes beside the main table.
+            for table in ("bands", "confusion_patch"):
+                content = (folder / "evaluation-kodak" / f"{table}.csv").read_bytes()
+                write_bytes_atomic(
+                    arguments.out.with_name(f"{arguments.out.stem}_kodak_{table}.csv"), content
+                )
     rows += by_history(run, folder / "val", data / "sources.csv")
     rows += foreign_rows(run, data / "foreign")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()

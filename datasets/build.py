@@ -33,8 +33,9 @@ from imagecompression import (
     SsimTarget,
     codec_from_params,
 )
+from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
 from imagecompression.errors import ImageCompressionError
-from imagecompression.image_io import read_image, write_bytes_atomic
+from imagecompression.image_io import read_image
 from imagecompression.metrics import measure
 from imagecompression.rate import Target
 
@@ -205,29 +206,29 @@ def run_job(job: Job, folder: Path) -> list[dict[str, Any]]:
     for target in _targets(job):
         try:
             if target is None:
-                probe = search.probe(0)
-                data, used, encodes, measured, reached, reason = (
-                    probe.data,
-                    codec,
-                    1,
-                    None,
-                    True,
-                    "",
-                )
+                data, used = search.probe(0).data, codec
+                outcome: dict[str, Any] = {
+                    "measured": None,
+                    "reached": True,
+                    "reason": "",
+                    "encodes": 1,
+                }
             else:
                 found = search.to(target)
-                data, used, encodes = found.data, found.codec, found.encodes
-                measured, reached, reason = found.measured, found.reached, found.reason
+                data, used = found.data, found.codec
+                outcome = {
+                    "measured": found.measured,
+                    "reached": found.reached,
+                    "reason": found.reason,
+                    "encodes": found.encodes,
+                }
             decoded = used.decode(data)
             row = _row(job, target)
             path = f"{ENCODED_FOLDER}/{job.label}/{row['sample_id']}{used.suffix}"
             row |= {
                 "params": json.dumps(used.params(), sort_keys=True),
                 "encoder": used.version(),
-                "measured": measured,
-                "reached": reached,
-                "reason": reason,
-                "encodes": encodes,
+                **outcome,
                 "path": path,
                 "file_bytes": len(data),
                 "file_sha256": hashlib.sha256(data).hexdigest(),
@@ -281,7 +282,7 @@ def build_dataset(
         reasons = "; ".join(f"{item.file}: {item.error}" for item in rejected[:5])
         raise BuildError(f"No usable source picture. {reasons or 'No file was given.'}")
     with _claimed(out, config):
-        _write_json(out / "rejected.json", [dataclasses.asdict(item) for item in rejected])
+        write_json_atomic(out / "rejected.json", [dataclasses.asdict(item) for item in rejected])
         jobs = plan(sources, config)
         done_rows = _read_journal(out, {job.job_id for job in jobs})
         todo = [job for job in jobs if job.job_id not in done_rows]
@@ -445,7 +446,7 @@ def _settings(config: BuildConfig) -> dict[str, Any]:
 def _describe(out: Path, config: BuildConfig) -> None:
     """Write ``dataset.json``."""
     packages = ("numpy", "pillow", "imagecodecs", "glymur", "av", "scikit-learn")
-    _write_json(
+    write_json_atomic(
         out / DATASET_FILE,
         {
             "format": FORMAT,
@@ -458,10 +459,6 @@ def _describe(out: Path, config: BuildConfig) -> None:
             "packages": {name: version(name) for name in packages},
         },
     )
-
-
-def _write_json(path: Path, content: object) -> None:
-    write_bytes_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _read_journal(out: Path, wanted: set[str]) -> dict[str, list[dict[str, Any]]]:

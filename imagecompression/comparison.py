@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.codec import Codec, CodecError, Image
-from imagecompression.image_io import write_bytes_atomic
 from imagecompression.metrics import measure
 from imagecompression.rate import RateSearch, Target
 

@@ -11,13 +11,13 @@ import io
 import os
 import stat
 import struct
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as PilImage
 
+from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.bit_depth import to_8_bits
 from imagecompression.codec import (
     Codec,
@@ -146,27 +146,6 @@ def write_image(path: str | os.PathLike[str], image: Image) -> None:
             f"Pictures are written as {', '.join(WRITE_SUFFIXES)}; use a codec's encode for its "
             f"own format. Received: {os.fspath(path)!r}"
         )
-
-
-def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` under a temporary name in the same folder, then rename it to `path`.
-
-    A reader, or a run that is killed, sees the old file, the new one or none, never a part. No
-    fsync: after a power cut the data may be lost, which the manifest's hashes show.
-
-    Raises:
-        OSError: The folder is missing or cannot be written.
-    """
-    path = Path(path)
-    # Not `tempfile`: its files are readable by their owner only, whatever the umask says.
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def suffix_codec(path: str | os.PathLike[str]) -> str | None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from imagecompression import CODECS, codec_from_params
+from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.codec import Codec, CodecError
-from imagecompression.image_io import load_image, suffix_codec, write_bytes_atomic, write_image
+from imagecompression.image_io import load_image, suffix_codec, write_image
 from imagecompression.metrics import measure
 from imagecompression.rate import RatioTarget, SsimTarget, Target, encode_to_target
 

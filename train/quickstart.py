@@ -16,8 +16,9 @@ from datasets.build import Progress as BuildProgress
 from datasets.manifest import read_manifest
 from datasets.photographs import write_photographs
 from imagecompression import CODECS
+from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.errors import ImageCompressionError
-from imagecompression.image_io import write_bytes_atomic, write_image
+from imagecompression.image_io import write_image
 from train.classification import classify_files
 from train.evaluator import Report, evaluate_run, write_report
 from train.trainer import Progress as TrainProgress

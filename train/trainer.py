@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -21,6 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from datasets.patches import PatchSet, load_patches
+from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
 from imagecompression.errors import ImageCompressionError
 from train.batches import PatchBatches
 from train.models import MODELS
@@ -330,7 +332,7 @@ class Keeper(keras.callbacks.Callback):
         state.stopped = bool(self.model.stop_training)
         state.history.append(row)
         write_history(self._out / HISTORY_FILE, state.history)
-        write_json(self._checkpoints / STATE_FILE, dataclasses.asdict(state))
+        write_json_atomic(self._checkpoints / STATE_FILE, dataclasses.asdict(state))
         if before is not None and before != state.last:
             (self._checkpoints / before).unlink(missing_ok=True)
 
@@ -376,12 +378,11 @@ class _Reporter(keras.callbacks.Callback):
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
     """Write the rows of a history as CSV, replacing the file at once."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
-    part.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(history[0]))
+    writer.writeheader()
+    writer.writerows(history)
+    write_bytes_atomic(path, text.getvalue().encode())
 
 
 def describe(dataset: Path, patches: PatchSet, config: TrainConfig) -> dict[str, Any]:
@@ -404,7 +405,7 @@ def claim(out: Path, description: dict[str, Any]) -> None:
         if out.is_dir() and any(out.iterdir()):
             raise TrainError(f"{out}: the folder is not empty and not a run directory")
         out.mkdir(parents=True, exist_ok=True)
-        write_json(path, description)
+        write_json_atomic(path, description)
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -419,16 +420,16 @@ def claim(out: Path, description: dict[str, Any]) -> None:
 
 def _write_facts(dataset: Path, out: Path, patches: PatchSet) -> None:
     """Labels, sources, environment and the manifest's head: what the run must tell about itself."""
-    write_json(out / LABELS_FILE, patches.labels)
+    write_json_atomic(out / LABELS_FILE, patches.labels)
     columns = patches.table.select(["split", "source_sha256"]).to_pylist()
-    write_json(
+    write_json_atomic(
         out / SOURCES_FILE,
         {
             split: sorted({row["source_sha256"] for row in columns if row["split"] == split})
             for split in ("train", "val")
         },
     )
-    write_json(
+    write_json_atomic(
         out / ENVIRONMENT_FILE,
         {
             "python": platform.python_version(),
@@ -439,7 +440,7 @@ def _write_facts(dataset: Path, out: Path, patches: PatchSet) -> None:
     )
     manifest = pq.ParquetFile(dataset / "manifest.parquet")
     head = next(manifest.iter_batches(batch_size=HEAD_ROWS)).to_pylist()
-    write_json(out / MANIFEST_HEAD_FILE, {"rows": manifest.metadata.num_rows, "head": head})
+    write_json_atomic(out / MANIFEST_HEAD_FILE, {"rows": manifest.metadata.num_rows, "head": head})
 
 
 def _version(package: str) -> str | None:
@@ -464,12 +465,4 @@ def _save(model: keras.Model, path: Path, *, optimizer: bool = True) -> None:
     """Save so that `path` is the old file or the whole new one, whenever the process is killed."""
     part = path.with_name(f"part-{path.name}")  # Keras insists on the suffix .keras
     model.save(part, include_optimizer=optimizer)
-    part.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(
-        json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
-    )
     part.replace(path)

@@ -13,6 +13,7 @@ from typing import Any
 import keras_tuner
 
 from datasets.patches import load_patches
+from imagecompression.atomic_file import write_json_atomic
 from train.models import MODELS
 from train.trainer import (
     Progress,
@@ -22,7 +23,6 @@ from train.trainer import (
     describe,
     split_batches,
     train,
-    write_json,
 )
 
 BEST_FILE = "best.json"
@@ -108,7 +108,7 @@ def tune(
         writer.writerow(["trial", *TUNED, "loss"])
         writer.writerows([t.trial_id, *_chosen(t).values(), t.score] for t in trials)
     best = dataclasses.replace(base, **_chosen(trials[0]))
-    write_json(out / BEST_FILE, dataclasses.asdict(best))
+    write_json_atomic(out / BEST_FILE, dataclasses.asdict(best))
     return best
 
 
