@@ -79,6 +79,32 @@ class Knob:
         return index if self.rises_with_size else self.last_index - index
 
 
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """What a picture file holds beside its colours; None where it holds no such thing.
+
+    Attributes:
+        alpha: Opacity `(H, W)`, `uint8`, 255 opaque, colours not premultiplied.
+        exif: An EXIF block from its TIFF header on.
+        icc: An ICC profile.
+        xmp: An XMP packet.
+    """
+
+    alpha: Image | None = None
+    exif: bytes | None = None
+    icc: bytes | None = None
+    xmp: bytes | None = None
+
+    def held(self) -> tuple[str, ...]:
+        """Names of the fields that are not None."""
+        names = (field.name for field in dataclasses.fields(self))
+        return tuple(name for name in names if getattr(self, name) is not None)
+
+    def only(self, names: frozenset[str]) -> Extras:
+        """A copy with the fields `names` alone."""
+        return Extras(**{name: getattr(self, name) for name in self.held() if name in names})
+
+
 @dataclass(frozen=True)
 class Codec(ABC):
     """One codec at one complete setting. Equal values encode equal images to equal bytes.
@@ -94,6 +120,7 @@ class Codec(ABC):
         ratio_tolerance: Relative error within which this codec can be asked to hit a compression
             ratio: half of its largest usual knob step.
         ssim_tolerance: The same for an SSIM target, absolute.
+        keeps: Names of the fields of `Extras` that its files can hold.
     """
 
     name: ClassVar[str]
@@ -102,6 +129,7 @@ class Codec(ABC):
     knob: ClassVar[Knob | None] = None
     ratio_tolerance: ClassVar[float] = 0.05
     ssim_tolerance: ClassVar[float] = 0.01
+    keeps: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def encode(self, image: Image) -> bytes:
@@ -121,6 +149,24 @@ class Codec(ABC):
             CodecError: Damaged, truncated or unsupported data, or more than `MAX_PIXELS` pixels.
             CodecUnavailableError: The codec's library is missing.
         """
+
+    def encode_with(self, image: Image, extras: Extras) -> bytes:
+        """Encode `image` with what goes along with it; a codec that `keeps` any overrides this.
+
+        Raises:
+            CodecError: As `encode`, or `extras` holds what the codec's files cannot.
+        """
+        self._check_extras(image, extras)
+        return self.encode(image)
+
+    @classmethod
+    def decode_with(cls, data: bytes) -> tuple[Image, Extras]:
+        """Decode a complete file to its image and what goes along with it.
+
+        Raises:
+            CodecError, CodecUnavailableError: As `decode`.
+        """
+        return cls.decode(data), Extras()
 
     @classmethod
     @abstractmethod
@@ -155,6 +201,21 @@ class Codec(ABC):
         if self.knob is None:
             raise CodecError(f"{self.name} is lossless and has no knob to set. Received: {value}")
         return dataclasses.replace(self, **{self.knob.field: value})
+
+    def _check_extras(self, image: Image, extras: Extras) -> None:
+        """Raise `CodecError` unless this codec can keep `extras` and its alpha fits `image`."""
+        lost = [name for name in extras.held() if name not in self.keeps]
+        if lost:
+            raise CodecError(
+                f"{self.name} files can keep {', '.join(sorted(self.keeps)) or 'colours alone'}. "
+                f"Received: {', '.join(lost)}"
+            )
+        alpha = extras.alpha
+        if alpha is not None and (alpha.dtype != np.uint8 or alpha.shape != image.shape[:2]):
+            raise CodecError(
+                f"Alpha must be uint8 of shape {image.shape[:2]}. "
+                f"Received: dtype={alpha.dtype}, shape={alpha.shape}"
+            )
 
     def _check_range(self, field: str, low: float, high: float, *, integer: bool = True) -> None:
         """Raise `CodecError` unless the field is a number (an integer) in low … high."""

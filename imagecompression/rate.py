@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from imagecompression.codec import Codec, CodecError, Image, Knob, check_image
+from imagecompression.codec import Codec, CodecError, Extras, Image, Knob, check_image
 from imagecompression.metrics import compression_ratio, ssim
 
 MAX_ENCODES = 24
@@ -144,11 +144,13 @@ class RateSearch:
     Attributes:
         image: The source, see `imagecompression.codec.Image`.
         codec: Every parameter but the knob's is taken from it.
+        extras: What goes into each file beside the image; its bytes count.
     """
 
-    def __init__(self, image: Image, codec: Codec) -> None:
+    def __init__(self, image: Image, codec: Codec, extras: Extras | None = None) -> None:
         self.image = check_image(image)
         self.codec = codec
+        self.extras = Extras() if extras is None else extras
         self._probes: dict[int, Probe] = {}
 
     def probe(self, index: int) -> Probe:
@@ -157,7 +159,9 @@ class RateSearch:
             codec = self.codec
             if codec.knob is not None:
                 codec = codec.with_knob(codec.knob.value(index))
-            self._probes[index] = Probe(self.image, codec, codec.encode(self.image))
+            self._probes[index] = Probe(
+                self.image, codec, codec.encode_with(self.image, self.extras)
+            )
         return self._probes[index]
 
     def to(self, target: Target) -> Encoded:
