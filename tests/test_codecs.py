@@ -221,6 +221,12 @@ def test_class_facts(codec: type[Codec]) -> None:
     assert MAX_PIXELS >= 12_000_000
 
 
+def test_each_codec_has_a_golden_file(codec: type[Codec]) -> None:
+    golden = Path(__file__).parent / "golden"
+    files = [path for path in golden.iterdir() if path.is_file()]
+    assert [path.name for path in files if codec.matches(path.read_bytes())]
+
+
 def test_golden_files_decode_to_the_same_pixels() -> None:
     """Decoders are specified: a file of long ago gives the very pixels that it gave then."""
     golden = Path(__file__).parent / "golden"
