@@ -33,9 +33,10 @@ from imagecompression.rate import (
     encode_to_target,
 )
 from imagecompression.svd import Svd
+from imagecompression.webp import WebP
 
 CODECS: dict[str, type[Codec]] = {
-    codec.name: codec for codec in (Lossless, Jpeg, Jpeg2000, JpegXr, Bpg, Svd, KMeans)
+    codec.name: codec for codec in (Lossless, Jpeg, Jpeg2000, JpegXr, Bpg, Svd, KMeans, WebP)
 }
 """Every codec by name; the order is the order of class labels."""
 
@@ -62,6 +63,7 @@ __all__ = [
     "SsimTarget",
     "Svd",
     "Target",
+    "WebP",
     "check_image",
     "codec_from_params",
     "encode_to_target",

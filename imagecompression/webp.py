@@ -1,0 +1,104 @@
+"""WebP (RFC 9649), lossy, through Pillow, that is libwebp."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import ClassVar
+
+import PIL
+from PIL import ExifTags, features
+from PIL import Image as PilImage
+
+from imagecompression.codec import (
+    Codec,
+    CodecError,
+    CodecUnavailableError,
+    Image,
+    Knob,
+    check_image,
+    check_size,
+)
+from imagecompression.embedded_size import webp_size
+from imagecompression.pillow_image import gray_or_rgb, open_checked
+
+MAX_SIDE = 16383
+BLACK_IS_ZERO = 1
+"""EXIF's PhotometricInterpretation of gray samples (TIFF 6.0, section 4)."""
+
+
+@dataclass(frozen=True)
+class WebP(Codec):
+    """Lossy WebP, one VP8 key frame in 4:2:0; never the lossless VP8L.
+
+    WebP has no gray pictures: one is encoded as RGB and marked gray in the file's EXIF block.
+
+    Attributes:
+        quality: 0 … 100, higher is better; 100 is lossy, too.
+        method: 0 … 6, from fast to thorough; cwebp's and Pillow's default is 4.
+
+    >>> import numpy as np
+    >>> WebP.decode(WebP(quality=90).encode(np.zeros((8, 8), np.uint8))).shape
+    (8, 8)
+    """
+
+    quality: float = 75.0
+    method: int = 4
+
+    name: ClassVar[str] = "webp"
+    suffix: ClassVar[str] = ".webp"
+    knob: ClassVar[Knob] = Knob("quality", 0, 100, 0.5, rises_with_size=True)
+    ratio_tolerance: ClassVar[float] = 0.05
+    ssim_tolerance: ClassVar[float] = 0.01
+
+    def __post_init__(self) -> None:
+        self._check_range("quality", 0, 100, integer=False)
+        self._check_range("method", 0, 6)
+
+    def encode(self, image: Image) -> bytes:
+        image = check_image(image)
+        if max(image.shape[:2]) > MAX_SIDE:
+            raise CodecError(
+                f"WebP sides are at most {MAX_SIDE} pixels. "
+                f"Received: {image.shape[1]}×{image.shape[0]}"
+            )
+        exif = PilImage.Exif()
+        if image.ndim == 2:
+            exif[ExifTags.Base.PhotometricInterpretation] = BLACK_IS_ZERO
+        out = io.BytesIO()
+        PilImage.fromarray(image).convert("RGB").save(
+            out,
+            "WEBP",
+            lossless=False,
+            quality=self.quality,
+            method=self.method,
+            exif=exif.tobytes() if exif else b"",
+        )
+        return out.getvalue()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Image:
+        """Decode the (first) picture; transparency is dropped."""
+        check_size(*webp_size(data))  # Pillow takes memory for it when it opens the file
+        with open_checked(data, "WEBP") as picture:
+            photometric = picture.getexif().get(ExifTags.Base.PhotometricInterpretation)
+            if photometric == BLACK_IS_ZERO:
+                picture = picture.convert("RGB").getchannel("G")
+            return gray_or_rgb(picture)
+
+    @classmethod
+    def matches(cls, data: bytes) -> bool:
+        return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+
+    @classmethod
+    def version(cls) -> str:
+        found = features.version("webp")
+        if found is None:
+            raise CodecUnavailableError(
+                "WebP needs Pillow with libwebp, as in Pillow's own wheels (pip install pillow)."
+            )
+        return f"libwebp {found} (Pillow {PIL.__version__})"
+
+    @classmethod
+    def variants(cls) -> tuple[Codec, ...]:
+        return tuple(cls(method=method) for method in (4, 6, 2, 0))
