@@ -338,6 +338,10 @@ def codecs_command(json_output: Json = False) -> None:
                     for row in rows
                 ],
             )
+            print("\nOptions for --set, with their defaults:")
+            print_table(
+                (), [(f"  {row['codec']}", _settings(row["params"]) or "-") for row in rows]
+            )
 
 
 @app.command("quickstart")
@@ -493,9 +497,9 @@ def print_json(content: object) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Left-aligned text columns on standard output."""
-    cells = [[str(cell) for cell in row] for row in [head, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    """Left-aligned text columns on standard output; an empty head is left out."""
+    cells = [[str(cell) for cell in row] for row in [head, *rows] if row]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     for row in cells:
         print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
 

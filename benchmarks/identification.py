@@ -35,7 +35,8 @@ FOREIGN = {
     "x265": "bpg", "x265psy": "bpg",
 }  # fmt: skip
 FOREIGN_PATCHES = 200
-REPORTED = BuildConfig(patches_per_class=210)
+LABELS = ("uncompressed", "jpeg", "jpeg2000", "jpegxr", "bpg", "svd", "kmeans")
+REPORTED = BuildConfig(LABELS, patches_per_class=210)
 """For evaluation only: 30 patches of each encoded picture instead of 6."""
 
 
@@ -159,7 +160,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=28.0)
     arguments = parser.parse_args()
     folder, data = arguments.folder, arguments.data
-    build(data, folder, "train", BuildConfig())
+    build(data, folder, "train", BuildConfig(LABELS))
     config = TrainConfig(epochs=40, patience=40, minutes=arguments.minutes)
     run = train(folder / "train", folder / "run", config, log_epoch)
     build(data, folder, "val", REPORTED)

@@ -23,13 +23,14 @@ from imagecompression.codec import (
     Codec,
     CodecError,
     CodecUnavailableError,
+    Extras,
     Image,
     check_image,
     check_size,
 )
 from imagecompression.jpeg2000 import sample_bits
 from imagecompression.lossless import Lossless
-from imagecompression.pillow_image import open_checked
+from imagecompression.pillow_image import extras_of, open_checked
 from imagecompression.tiff import TiffPicture, matches_tiff, read_tiff
 
 MAX_FILE_BYTES = 1 << 30
@@ -38,7 +39,10 @@ MAX_FILE_BYTES = 1 << 30
 WRITE_SUFFIXES = (".png", ".tif", ".tiff")
 """What `write_image` writes: lossless formats only."""
 
+_EXTRA_SAMPLES, _XMP = 338, 700
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_PILLOW_FORMATS = {"jpeg": "JPEG", "uncompressed": "PNG", "kmeans": "PNG", "webp": "WEBP"}
+"""Codecs whose files' extras Pillow knows; the others answer by `decode_with`."""
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _PNG_SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
 
@@ -118,10 +122,42 @@ def load_image(path: str | os.PathLike[str], *, page: int = 0) -> LoadedImage:
         ) from error
 
 
-def write_image(path: str | os.PathLike[str], image: Image) -> None:
+def load_extras(path: str | os.PathLike[str]) -> Extras:
+    """Alpha and metadata of the file whose colours `load_image` reads.
+
+    Alpha that the colours are multiplied with, and profiles of other colours than the RGB or gray
+    that `load_image` gives, are left out. A TIFF's EXIF directories are not read.
+
+    Raises:
+        ImageReadError: The file cannot be read.
+        CodecUnavailableError: The codec of the file cannot be used on this machine.
+    """
+    data = _read_bytes(path)
+    try:
+        if matches_tiff(data):
+            with open_checked(data, "TIFF") as picture:
+                extras = extras_of(picture)
+                straight = 1 not in (getattr(picture, "tag_v2", {}).get(_EXTRA_SAMPLES) or ())
+            return extras if straight else extras.only(frozenset({"icc", "xmp"}))
+        codec = next((codec for codec in _codecs().values() if codec.matches(data)), None)
+        if codec is None:
+            return Extras()
+        if codec.name not in _PILLOW_FORMATS:
+            return codec.decode_with(data)[1]
+        with open_checked(data, _PILLOW_FORMATS[codec.name]) as picture:
+            return extras_of(picture)
+    except CodecUnavailableError:
+        raise
+    except Exception as error:  # decoders of untrusted data
+        raise ImageReadError(
+            f"Cannot read alpha and metadata of {os.fspath(path)!r}: {str(error)[:200]}"
+        ) from error
+
+
+def write_image(path: str | os.PathLike[str], image: Image, extras: Extras | None = None) -> None:
     """Write `image` without loss as PNG or Deflate-compressed TIFF, by the suffix of `path`.
 
-    The file appears complete or not at all.
+    The file appears complete or not at all. PNG takes all extras, TIFF all but EXIF.
 
     Raises:
         ImageWriteError: Another suffix.
@@ -129,17 +165,25 @@ def write_image(path: str | os.PathLike[str], image: Image) -> None:
         OSError: The file cannot be written.
     """
     image = check_image(image)
+    extras = Extras() if extras is None else extras
     suffix = Path(path).suffix.lower()
     if suffix == ".png":
-        write_bytes_atomic(path, Lossless().encode(image))
+        write_bytes_atomic(path, Lossless().encode_with(image, extras))
     elif suffix in (".tif", ".tiff"):
         import tifffile  # slow to import
 
         out = io.BytesIO()
         kind = "minisblack" if image.ndim == 2 else "rgb"
+        samples, kinds, tags = image, None, []
+        if extras.alpha is not None:
+            samples, kinds = np.dstack((image, extras.alpha)), ["unassalpha"]
+        if extras.xmp is not None:
+            tags.append((_XMP, 1, len(extras.xmp), extras.xmp, True))
         tifffile.imwrite(
-            out, image, photometric=kind, compression="zlib", predictor=True, metadata=None
-        )
+            out, samples, photometric=kind, planarconfig="contig", extrasamples=kinds,
+            compression="zlib", predictor=True, iccprofile=extras.icc, extratags=tags,
+            metadata=None,
+        )  # fmt: skip
         write_bytes_atomic(path, out.getvalue())
     else:
         raise ImageWriteError(

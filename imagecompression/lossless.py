@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import PIL
 from PIL import Image as PilImage
-from PIL import features
+from PIL import PngImagePlugin, features
 
-from imagecompression.codec import Codec, Image, check_image
-from imagecompression.pillow_image import gray_or_rgb, open_checked
+from imagecompression.codec import Codec, Extras, Image, check_image
+from imagecompression.pillow_image import extras_of, gray_or_rgb, open_checked
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,32 @@ class Lossless(Codec):
 
     name: ClassVar[str] = "uncompressed"
     suffix: ClassVar[str] = ".png"
+    keeps: ClassVar[frozenset[str]] = frozenset({"alpha", "exif", "icc", "xmp"})
 
     def encode(self, image: Image) -> bytes:
+        return self.encode_with(image, Extras())
+
+    def encode_with(self, image: Image, extras: Extras) -> bytes:
+        picture = PilImage.fromarray(check_image(image))
+        self._check_extras(image, extras)
+        if extras.alpha is not None:
+            picture.putalpha(PilImage.fromarray(extras.alpha))
+        chunks = PngImagePlugin.PngInfo()
+        if extras.xmp is not None:
+            chunks.add_itxt("XML:com.adobe.xmp", extras.xmp.decode("utf-8", "replace"))
         out = io.BytesIO()
-        PilImage.fromarray(check_image(image)).save(out, "PNG")
+        picture.save(out, "PNG", pnginfo=chunks, exif=extras.exif, icc_profile=extras.icc)
         return out.getvalue()
 
     @classmethod
     def decode(cls, data: bytes) -> Image:
         with open_checked(data, "PNG") as picture:
             return gray_or_rgb(picture)
+
+    @classmethod
+    def decode_with(cls, data: bytes) -> tuple[Image, Extras]:
+        with open_checked(data, "PNG") as picture:
+            return gray_or_rgb(picture), extras_of(picture)
 
     @classmethod
     def matches(cls, data: bytes) -> bool:

@@ -13,12 +13,32 @@ import numpy as np
 from PIL import Image as PilImage
 from PIL import UnidentifiedImageError
 
-from imagecompression.codec import CodecError, Image, check_size
+from imagecompression.codec import CodecError, Extras, Image, check_size
 
 
 def gray_or_rgb(picture: PilImage.Image) -> Image:
     """The picture's samples: `(H, W)` for gray, else `(H, W, 3)` RGB; alpha is dropped."""
     return np.array(picture.convert("L" if picture.mode in ("L", "LA") else "RGB"))
+
+
+def extras_of(picture: PilImage.Image) -> Extras:
+    """What goes along with the colours of an opened picture.
+
+    An ICC profile counts only where it is one of the samples that `gray_or_rgb` gives: a CMYK
+    picture's is not.
+    """
+    info = picture.info
+    alpha = None
+    if picture.has_transparency_data:
+        alpha = np.array(picture.convert("RGBA").getchannel("A"))
+    icc, space = info.get("icc_profile"), b"GRAY" if picture.mode in ("L", "LA") else b"RGB "
+    exif, xmp = info.get("exif"), info.get("xmp")
+    return Extras(
+        alpha=alpha,
+        exif=exif.removeprefix(b"Exif\0\0") if exif else None,
+        icc=icc if icc and icc[16:20] == space else None,
+        xmp=xmp.encode() if isinstance(xmp, str) else xmp or None,
+    )
 
 
 @contextmanager

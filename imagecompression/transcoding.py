@@ -8,10 +8,17 @@ from typing import Any
 
 from imagecompression import CODECS, codec_from_params
 from imagecompression.atomic_file import write_bytes_atomic
-from imagecompression.codec import Codec, CodecError
-from imagecompression.image_io import load_image, suffix_codec, write_image
+from imagecompression.codec import Codec, CodecError, Extras
+from imagecompression.image_io import (
+    LoadedImage,
+    load_extras,
+    load_image,
+    suffix_codec,
+    write_image,
+)
+from imagecompression.lossless import Lossless
 from imagecompression.metrics import measure
-from imagecompression.rate import RatioTarget, SsimTarget, Target, encode_to_target
+from imagecompression.rate import RateSearch, RatioTarget, SsimTarget, Target
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class CompressedFile:
         encodes: Encodes made.
         reached: Whether the target was met; True when parameters were given.
         reason: Why it was not met; empty when it was.
-        notes: Conversions made on reading the input.
+        notes: Conversions made on reading the input, and what of its extras was kept or not.
     """
 
     file: str
@@ -150,10 +157,12 @@ def compress_file(
     elif ssim_target is not None:
         target = SsimTarget(ssim_target)
     loaded = load_image(source)
+    extras, notes = _extras(source, loaded, chosen.keeps)
     if target is None:
-        data, used, encodes, reached, reason = chosen.encode(loaded.pixels), chosen, 1, True, ""
+        data, encodes, reached = chosen.encode_with(loaded.pixels, extras), 1, True
+        used, reason = chosen, ""
     else:
-        found = encode_to_target(loaded.pixels, chosen, target)
+        found = RateSearch(loaded.pixels, chosen, extras).to(target)
         data, used, encodes = found.data, found.codec, found.encodes
         reached, reason = found.reached, found.reason
     decoded = used.decode(data)
@@ -167,7 +176,7 @@ def compress_file(
         encodes=encodes,
         reached=reached,
         reason=reason,
-        notes=loaded.notes,
+        notes=notes,
     )
 
 
@@ -179,10 +188,27 @@ def decompress_file(source: Path, out: Path) -> DecompressedFile:
     """
     check_output(source, out)
     loaded = load_image(source)
-    write_image(out, loaded.pixels)
+    keeps = Lossless.keeps if out.suffix.lower() == ".png" else Lossless.keeps - {"exif"}
+    extras, notes = _extras(source, loaded, keeps)
+    write_image(out, loaded.pixels, extras)
     height, width = loaded.pixels.shape[:2]
     channels = 1 if loaded.pixels.ndim == 2 else 3
-    return DecompressedFile(str(out), loaded.format, width, height, channels, loaded.notes)
+    return DecompressedFile(str(out), loaded.format, width, height, channels, notes)
+
+
+def _extras(
+    source: Path, loaded: LoadedImage, keeps: frozenset[str]
+) -> tuple[Extras, tuple[str, ...]]:
+    """The extras that can be kept, and the notes of reading with what became of the extras."""
+    try:
+        extras = load_extras(source)
+    except ImageReadError:  # the colours were read; odd metadata is no reason to refuse them
+        return Extras(), (*loaded.notes, "metadata unreadable, dropped")
+    if extras.alpha is not None and extras.alpha.shape != loaded.pixels.shape[:2]:
+        extras = extras.only(Lossless.keeps - {"alpha"})
+    notes = [note for note in loaded.notes if extras.alpha is None or note != "alpha dropped"]
+    notes += [f"{name} {'kept' if name in keeps else 'dropped'}" for name in extras.held()]
+    return extras.only(keeps), tuple(notes)
 
 
 def _parse_like(default: object, name: str, text: str) -> Any:

@@ -28,7 +28,8 @@ from datasets.sources import find_sources
 from imagecompression import CODECS, codec_from_params
 from imagecompression.image_io import read_image
 
-CONFIG = BuildConfig(ratios=(8.0, 16.0), ssims=(0.9,), patch_size=32, patches_per_class=7)
+NAMES = ("uncompressed", "jpeg", "jpeg2000", "jpegxr", "bpg", "svd", "kmeans")
+CONFIG = BuildConfig(NAMES, ratios=(8.0, 16.0), ssims=(0.9,), patch_size=32, patches_per_class=7)
 
 
 def write_sources(folder: Path, count: int = 4) -> Path:
@@ -98,7 +99,7 @@ def test_patches_reproduce_the_decoded_region(dataset: Path) -> None:
     patches = load_patches(dataset)
     rows = patches.table.to_pylist()
     files = {row["sample_id"]: row for row in read_manifest(dataset).to_pylist()}
-    assert patches.labels == list(CODECS)
+    assert patches.labels == list(NAMES)
     assert patches.pixels.shape == (len(rows), 32, 32, 3)
     phases = set()
     for index in range(0, len(rows), 9):
@@ -144,7 +145,7 @@ def test_a_killed_build_goes_on_and_ends_the_same(
         "import sys; from pathlib import Path\n"
         "from datasets.build import BuildConfig, build_dataset\n"
         "if __name__ == '__main__':\n"
-        "    config = BuildConfig(ratios=(8.0, 16.0), ssims=(0.9,), patch_size=32,"
+        f"    config = BuildConfig({NAMES}, ratios=(8.0, 16.0), ssims=(0.9,), patch_size=32,"
         " patches_per_class=7)\n"
         "    build_dataset([Path(sys.argv[1])], Path(sys.argv[2]), config, workers=1)\n"
     )
@@ -252,7 +253,8 @@ def test_workers_end_with_their_parent(sources: Path, tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from datasets.build import BuildConfig, build_dataset\n"
         "if __name__ == '__main__':\n"
-        "    build_dataset([Path(sys.argv[1])], Path(sys.argv[2]), BuildConfig(), workers=2)\n"
+        f"    config = BuildConfig({NAMES})\n"
+        "    build_dataset([Path(sys.argv[1])], Path(sys.argv[2]), config, workers=2)\n"
     )
     (tmp_path / "build.py").write_text(script, encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -379,7 +381,7 @@ def test_reading_what_is_not_a_dataset(tmp_path: Path, dataset: Path) -> None:
     (tmp_path / "manifest.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(ManifestError, match="Parquet"):
         read_manifest(tmp_path)
-    assert read_dataset(dataset)["labels"] == list(CODECS)
+    assert read_dataset(dataset)["labels"] == list(NAMES)
 
 
 def test_crop_positions() -> None:
