@@ -6,6 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import PIL
 from PIL import ExifTags, features
 from PIL import Image as PilImage
@@ -14,13 +15,14 @@ from imagecompression.codec import (
     Codec,
     CodecError,
     CodecUnavailableError,
+    Extras,
     Image,
     Knob,
     check_image,
     check_size,
 )
 from imagecompression.embedded_size import webp_size
-from imagecompression.pillow_image import gray_or_rgb, open_checked
+from imagecompression.pillow_image import extras_of, gray_or_rgb, open_checked
 
 MAX_SIDE = 16383
 BLACK_IS_ZERO = 1
@@ -50,41 +52,61 @@ class WebP(Codec):
     knob: ClassVar[Knob] = Knob("quality", 0, 100, 0.5, rises_with_size=True)
     ratio_tolerance: ClassVar[float] = 0.05
     ssim_tolerance: ClassVar[float] = 0.01
+    keeps: ClassVar[frozenset[str]] = frozenset({"alpha", "exif", "icc", "xmp"})
 
     def __post_init__(self) -> None:
         self._check_range("quality", 0, 100, integer=False)
         self._check_range("method", 0, 6)
 
     def encode(self, image: Image) -> bytes:
+        return self.encode_with(image, Extras())
+
+    def encode_with(self, image: Image, extras: Extras) -> bytes:
+        """Encode colours with loss and alpha without."""
         image = check_image(image)
+        self._check_extras(image, extras)
         if max(image.shape[:2]) > MAX_SIDE:
             raise CodecError(
                 f"WebP sides are at most {MAX_SIDE} pixels. "
                 f"Received: {image.shape[1]}×{image.shape[0]}"
             )
+        picture = PilImage.fromarray(image).convert("RGB")
+        if extras.alpha is not None:
+            picture.putalpha(PilImage.fromarray(extras.alpha))
         exif = PilImage.Exif()
+        if extras.exif is not None:
+            exif.load(extras.exif)
         if image.ndim == 2:
             exif[ExifTags.Base.PhotometricInterpretation] = BLACK_IS_ZERO
         out = io.BytesIO()
-        PilImage.fromarray(image).convert("RGB").save(
+        picture.save(
             out,
             "WEBP",
             lossless=False,
             quality=self.quality,
             method=self.method,
-            exif=exif.tobytes() if exif else b"",
+            # Colours under full transparency are part of the picture, too.
+            exact=True,
+            exif=exif.tobytes() if image.ndim == 2 else extras.exif or b"",
+            icc_profile=extras.icc,
+            xmp=extras.xmp or b"",
         )
         return out.getvalue()
 
     @classmethod
     def decode(cls, data: bytes) -> Image:
         """Decode the (first) picture; transparency is dropped."""
+        return cls.decode_with(data)[0]
+
+    @classmethod
+    def decode_with(cls, data: bytes) -> tuple[Image, Extras]:
         check_size(*webp_size(data))  # Pillow takes memory for it when it opens the file
         with open_checked(data, "WEBP") as picture:
+            pixels = gray_or_rgb(picture)
             photometric = picture.getexif().get(ExifTags.Base.PhotometricInterpretation)
             if photometric == BLACK_IS_ZERO:
-                picture = picture.convert("RGB").getchannel("G")
-            return gray_or_rgb(picture)
+                pixels = np.ascontiguousarray(pixels[..., 1])
+            return pixels, extras_of(picture)
 
     @classmethod
     def matches(cls, data: bytes) -> bool:

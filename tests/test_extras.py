@@ -11,9 +11,10 @@ from conftest import photograph_like
 from PIL import Image as PilImage
 from PIL import ImageCms
 
-from imagecompression import CodecError, Extras, read_image, write_image
+from imagecompression import CODECS, Codec, CodecError, Extras, read_image, write_image
 from imagecompression.image_io import load_extras
 from imagecompression.lossless import Lossless
+from imagecompression.metrics import psnr
 from imagecompression.transcoding import compress_file, decompress_file
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -35,6 +36,34 @@ def assert_same(found: Extras, wanted: Extras) -> None:
     assert (found.exif, found.icc, found.xmp) == (wanted.exif, wanted.icc, wanted.xmp)
     if wanted.alpha is not None:
         assert np.array_equal(found.alpha, wanted.alpha)
+
+
+KEEPING = [codec for codec in CODECS.values() if codec.keeps]
+
+
+@pytest.mark.parametrize("codec", KEEPING, ids=lambda codec: codec.name)
+@pytest.mark.parametrize("picture", [PICTURE, PICTURE[..., 0].copy()], ids=["rgb", "gray"])
+def test_a_codec_keeps_what_it_says(codec: type[Codec], picture: np.ndarray) -> None:
+    wanted = EXTRAS.only(codec.keeps)
+    data = codec().encode_with(picture, wanted)
+    pixels, found = codec.decode_with(data)
+    assert codec.matches(data)
+    assert np.array_equal(pixels, codec.decode(data))
+    assert pixels.shape == picture.shape
+    assert found.held() == wanted.held() or picture.ndim == 2
+    assert psnr(ALPHA, found.alpha) > 25
+    assert found.xmp == wanted.xmp
+    if picture.ndim == 3:
+        assert found.icc == wanted.icc
+        assert found.exif == wanted.exif
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+def test_a_codec_refuses_what_it_cannot_keep(codec: type[Codec]) -> None:
+    for name in EXTRAS.held():
+        if name not in codec.keeps:
+            with pytest.raises(CodecError, match=name):
+                codec().encode_with(PICTURE, EXTRAS.only(frozenset({name})))
 
 
 @pytest.mark.parametrize("picture", [PICTURE, PICTURE[..., 0].copy()], ids=["rgb", "gray"])
