@@ -14,12 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from imagecompression.bpg_container import (
-    ALPHA_NONE,
     ALPHA_PREMULTIPLIED,
     ALPHA_STRAIGHT,
+    ALPHA_W_PLANE,
     CHROMA_FORMAT_IDC,
+    EXTENSION_TAGS,
+    GRAY,
     MAGIC,
     MPEG2_SITED,
+    YUV_420,
+    YUV_420_VIDEO,
+    YUV_422,
+    YUV_422_VIDEO,
+    YUV_444,
     BpgFile,
     build_bpg,
     parse_bpg,
@@ -28,6 +35,7 @@ from imagecompression.codec import (
     Codec,
     CodecError,
     CodecUnavailableError,
+    Extras,
     Image,
     Knob,
     check_image,
@@ -39,8 +47,9 @@ from imagecompression.hevc import (
     build_vps,
     first_picture,
     split_nals,
+    with_last_block,
 )
-from imagecompression.ycbcr import Plane, halve_chroma, rgb_to_ycbcr, ycbcr_to_rgb
+from imagecompression.ycbcr import ColorSpace, Plane, halve_chroma, rgb_to_ycbcr, ycbcr_to_rgb
 
 PRESETS = (
     "ultrafast",
@@ -55,8 +64,23 @@ PRESETS = (
     "placebo",
 )
 
-PIXEL_FORMATS = {"4:2:0": 1, "4:2:2": 2, "4:4:4": 3}
-"""BPG's pixel_format by chroma subsampling, JPEG-sited."""
+PIXEL_FORMATS = {
+    "4:2:0": YUV_420,
+    "4:2:2": YUV_422,
+    "4:4:4": YUV_444,
+    "4:2:0-video": YUV_420_VIDEO,
+    "4:2:2-video": YUV_422_VIDEO,
+}
+"""BPG's pixel_format by chroma subsampling."""
+
+COLOR_SPACES = {
+    "ycbcr": ColorSpace.YCBCR_BT601,
+    "bt709": ColorSpace.YCBCR_BT709,
+    "bt2020": ColorSpace.YCBCR_BT2020,
+    "ycgco": ColorSpace.YCGCO,
+    "rgb": ColorSpace.RGB,
+}
+"""BPG's color_space by bpgenc's name of it."""
 
 AV_PIXEL_FORMATS = ("gray", "yuv420p", "yuv422p", "yuv444p")
 """FFmpeg's 8-bit pixel format by chroma_format_idc; more bits add `10le` or `12le`."""
@@ -64,22 +88,32 @@ AV_PIXEL_FORMATS = ("gray", "yuv420p", "yuv422p", "yuv444p")
 DECODED_BIT_DEPTHS = (8, 10, 12)
 """Those that FFmpeg's HEVC decoder has."""
 
+FIRST_PIXELS = 1 << 20
+"""A larger picture is decoded in part first, to see whether its data are there."""
+
 SLICE_TAIL = b"\xa5" * 64
 """Bytes put after a slice to see whether the decoder still wanted some."""
 
 
 @dataclass(frozen=True)
 class Bpg(Codec):
-    """BPG as bpgenc writes it: one x265 intra picture, constant QP, YCbCr BT.601 full range.
+    """BPG as bpgenc writes it: one x265 intra picture, constant QP.
 
     x265 codes an intra picture about 3 QP finer than asked (its I-frame factor of 1.4), in
-    bpgenc as here.
+    bpgenc as here. Alpha is a second picture at the same settings.
 
     Attributes:
         qp: Quantisation parameter asked of x265, 0 … 51; lower is better, bpgenc's default is 29.
-        subsampling: Chroma subsampling, ``"4:2:0"``, ``"4:2:2"`` or ``"4:4:4"``; nothing for gray.
-        bit_depth: Bits a sample that are coded, 8 or 10; the picture itself has 8.
+        subsampling: Chroma subsampling, ``"4:2:0"``, ``"4:2:2"`` or ``"4:4:4"``, and with chroma
+            on luma columns (MPEG-2) ``"4:2:0-video"`` or ``"4:2:2-video"``; nothing for gray.
+        bit_depth: Bits a sample that are coded, 8, 10 or 12; the picture itself has 8.
         preset: x265's preset, ``"ultrafast"`` … ``"placebo"``.
+        color_space: ``"ycbcr"`` (BT.601), ``"bt709"``, ``"bt2020"``, ``"ycgco"`` or ``"rgb"``;
+            nothing for gray. RGB is never subsampled: the default ``"4:2:0"`` becomes ``"4:4:4"``.
+        limited_range: Luma is coded as 16 … 235 and chroma as 16 … 240, not 0 … 255.
+        lossless: The decoded picture equals the encoded one. This is RGB of 8 bits and full range:
+            `color_space` and `subsampling` become ``"rgb"`` and ``"4:4:4"``, and a `qp` other than
+            the default is refused.
 
     >>> import numpy as np
     >>> Bpg(qp=20).encode(np.zeros((9, 5, 3), np.uint8))[:4]
@@ -90,36 +124,85 @@ class Bpg(Codec):
     subsampling: str = "4:2:0"
     bit_depth: int = 8
     preset: str = "medium"
+    color_space: str = "ycbcr"
+    limited_range: bool = False
+    lossless: bool = False
 
     name: ClassVar[str] = "bpg"
     suffix: ClassVar[str] = ".bpg"
     knob: ClassVar[Knob] = Knob("qp", 0, 51, 1, rises_with_size=False)
     ratio_tolerance: ClassVar[float] = 0.1
     ssim_tolerance: ClassVar[float] = 0.015
+    keeps: ClassVar[frozenset[str]] = frozenset({"alpha", *EXTENSION_TAGS})
 
     def __post_init__(self) -> None:
         self._check_range("qp", 0, 51)
         self._check_choice("subsampling", tuple(PIXEL_FORMATS))
-        self._check_choice("bit_depth", (8, 10))
+        self._check_choice("bit_depth", (8, 10, 12))
         self._check_choice("preset", PRESETS)
+        self._check_choice("color_space", tuple(COLOR_SPACES))
+        self._check_choice("limited_range", (False, True))
+        self._check_choice("lossless", (False, True))
+        if self.lossless:
+            self._imply("lossless", "color_space", "rgb")
+            for field in ("qp", "bit_depth", "limited_range"):
+                self._imply("lossless", field, getattr(Bpg, field))
+        if self.color_space == "rgb":
+            self._imply("lossless" if self.lossless else "rgb", "subsampling", "4:4:4")
+
+    def _imply(self, cause: str, field: str, value: Any) -> None:
+        """Set a field that holds its default to the only `value` that goes with `cause`."""
+        given = getattr(self, field)
+        if given not in (value, getattr(Bpg, field)):
+            raise CodecError(
+                f"{cause} {self.name} files have {field}={value!r} only: leave it out. "
+                f"Received: {field}={given!r}"
+            )
+        object.__setattr__(self, field, value)
 
     def encode(self, image: Image) -> bytes:
+        return self.encode_with(image, Extras())
+
+    def encode_with(self, image: Image, extras: Extras) -> bytes:
         image = check_image(image)
-        height, width = image.shape[:2]
-        planes = rgb_to_ycbcr(image, self.bit_depth)
-        pixel_format = PIXEL_FORMATS[self.subsampling] if len(planes) == 3 else 0
-        if pixel_format in (1, 2):
-            rows = pixel_format == 1
-            planes[1:] = [halve_chroma(plane, self.bit_depth, rows=rows) for plane in planes[1:]]
-        block = self._block_side(width, height)
-        stream = _encode_hevc(
-            planes,
-            (-(-width // block) * block, -(-height // block) * block),
-            _av_pixel_format(CHROMA_FORMAT_IDC[pixel_format], self.bit_depth),
-            self.preset,
-            f"qp={self.qp}:min-cu-size={block}",
+        self._check_extras(image, extras)
+        color_space = COLOR_SPACES[self.color_space]
+        pixel_format = PIXEL_FORMATS[self.subsampling] if image.ndim == 3 else GRAY
+        planes = coded_planes(
+            image, self.bit_depth, pixel_format, color_space, limited_range=self.limited_range
         )
-        return build_bpg(stream, width, height, pixel_format, self.bit_depth)
+        height, width = image.shape[:2]
+        alpha_stream = None
+        if extras.alpha is not None:
+            # Alpha is always full range.
+            alpha_stream = self._encode_planes(rgb_to_ycbcr(extras.alpha, self.bit_depth), GRAY)
+        return build_bpg(
+            self._encode_planes(planes, pixel_format),
+            width,
+            height,
+            pixel_format,
+            self.bit_depth,
+            color_space=ColorSpace.YCBCR_BT601 if pixel_format == GRAY else color_space,
+            limited_range=self.limited_range,
+            alpha_stream=alpha_stream,
+            extensions=[
+                (tag, content)
+                for name, tag in EXTENSION_TAGS.items()
+                if (content := getattr(extras, name)) is not None
+            ],
+        )
+
+    def _encode_planes(self, planes: list[Plane], pixel_format: int) -> bytes:
+        """One picture as an Annex B stream."""
+        height, width = planes[0].shape
+        block = self._block_side(width, height)
+        size = (-(-width // block) * block, -(-height // block) * block)
+        options = f"min-cu-size={block}:" + ("lossless=1" if self.lossless else f"qp={self.qp}")
+        if self.preset == "placebo" and min(size) < 32:
+            # Tree blocks of 16 pixels have no room for the preset's four levels of transforms.
+            options += ":tu-intra-depth=3:tu-inter-depth=3"
+        pixel_format_name = _av_pixel_format(CHROMA_FORMAT_IDC[pixel_format], self.bit_depth)
+        return _encode_hevc(planes, size, pixel_format_name, self.preset, options)
 
     def _block_side(self, width: int, height: int) -> int:
         """Side in pixels of the smallest coding block, to whose multiple the picture is padded.
@@ -140,26 +223,16 @@ class Bpg(Codec):
         Premultiplied colours are divided by their alpha, and CMYK's W plane is multiplied in.
         Pictures of 9, 11, 13 and 14 bits are refused: FFmpeg does not decode them.
         """
-        file = parse_bpg(data)
-        if file.bit_depth not in DECODED_BIT_DEPTHS:
-            raise CodecError(
-                f"BPG of {file.bit_depth} bits a sample is not supported; allowed: "
-                f"{', '.join(map(str, DECODED_BIT_DEPTHS))}."
-            )
-        planes = _decode_planes(file, file.header, CHROMA_FORMAT_IDC[file.pixel_format], layer=0)
-        image = ycbcr_to_rgb(
-            planes,
-            file.bit_depth,
-            color_space=file.color_space,
-            limited_range=file.limited_range,
-            cosited=file.pixel_format in MPEG2_SITED,
-        )
-        if file.alpha in (ALPHA_NONE, ALPHA_STRAIGHT) or file.alpha_header is None:
-            return image
-        # Alpha is always full range.
-        alpha = ycbcr_to_rgb(_decode_planes(file, file.alpha_header, 0, layer=1), file.bit_depth)
-        restore = _divided if file.alpha == ALPHA_PREMULTIPLIED else _scaled
-        return restore(image, alpha)
+        return _decode_picture(_parse_decodable(data), with_alpha=False)[0]
+
+    @classmethod
+    def decode_with(cls, data: bytes) -> tuple[Image, Extras]:
+        """As `decode`, with alpha in 8 bits; of several blocks of a kind the first counts."""
+        file = _parse_decodable(data)
+        image, alpha = _decode_picture(file, with_alpha=True)
+        blocks = dict(reversed(file.extensions))
+        held = {name: blocks.get(tag) for name, tag in EXTENSION_TAGS.items()}
+        return image, Extras(alpha=alpha, **held)
 
     @classmethod
     def matches(cls, data: bytes) -> bool:
@@ -172,12 +245,25 @@ class Bpg(Codec):
 
     @classmethod
     def variants(cls) -> tuple[Codec, ...]:
-        """4:2:0 in every preset and depth that matters, and 4:4:4 for a third of the files."""
-        common = itertools.product(("4:2:0",), (8, 10), ("superfast", "medium", "slow"))
-        rare = (("4:4:4", 8, "medium"), ("4:4:4", 8, "slow"), ("4:4:4", 10, "medium"))
-        return tuple(
-            cls(subsampling=subsampling, bit_depth=bit_depth, preset=preset)
-            for subsampling, bit_depth, preset in (*common, *rare)
+        """Half is 4:2:0 as bpgenc writes it by default; the rest shows each other mode."""
+        common = itertools.product((8, 10), ("superfast", "fast", "medium", "slow", "slower"))
+        rare: tuple[dict[str, Any], ...] = (
+            {"preset": "veryslow"},
+            {"subsampling": "4:4:4"},
+            {"subsampling": "4:4:4", "preset": "slow"},
+            {"subsampling": "4:4:4", "bit_depth": 10},
+            {"subsampling": "4:2:2"},
+            {"subsampling": "4:2:2", "bit_depth": 10},
+            {"bit_depth": 12},
+            {"subsampling": "4:2:0-video"},
+            {"subsampling": "4:2:2-video"},
+            {"limited_range": True},
+            {"color_space": "bt709"},
+            {"color_space": "bt709", "limited_range": True, "subsampling": "4:2:0-video"},
+        )
+        return (
+            *(cls(bit_depth=bit_depth, preset=preset) for bit_depth, preset in common),
+            *(cls(**fields) for fields in rare),
         )
 
 
@@ -255,17 +341,67 @@ def _encode_hevc(
     return b"".join(bytes(packet) for packet in packets)
 
 
-def _decode_planes(
-    file: BpgFile, header: SequenceHeader, chroma_format_idc: int, layer: int
+def coded_planes(
+    image: Image,
+    bit_depth: int,
+    pixel_format: int,
+    color_space: ColorSpace,
+    *,
+    limited_range: bool,
 ) -> list[Plane]:
-    """Luma and chroma of the first picture in a layer, cropped to the picture's size.
+    """The planes that bpgenc codes of an image, not yet padded; see `BpgFile` for the fields."""
+    luma, *chroma = rgb_to_ycbcr(
+        image, bit_depth, color_space=color_space, limited_range=limited_range
+    )
+    if pixel_format not in (GRAY, YUV_444):
+        rows, cosited = CHROMA_FORMAT_IDC[pixel_format] == 1, pixel_format in MPEG2_SITED
+        chroma = [halve_chroma(plane, bit_depth, rows=rows, cosited=cosited) for plane in chroma]
+    return [luma, *chroma]
+
+
+def _parse_decodable(data: bytes) -> BpgFile:
+    """The parsed file, refused where FFmpeg does not decode its bit depth."""
+    file = parse_bpg(data)
+    if file.bit_depth not in DECODED_BIT_DEPTHS:
+        raise CodecError(
+            f"BPG of {file.bit_depth} bits a sample is not supported; allowed: "
+            f"{', '.join(map(str, DECODED_BIT_DEPTHS))}."
+        )
+    return file
+
+
+def _decode_picture(file: BpgFile, *, with_alpha: bool) -> tuple[Image, Image | None]:
+    """Colours, not premultiplied, and alpha, None where there is none or it is not wanted."""
+    image = ycbcr_to_rgb(
+        decode_planes(file),
+        file.bit_depth,
+        color_space=file.color_space,
+        limited_range=file.limited_range,
+        cosited=file.pixel_format in MPEG2_SITED,
+    )
+    if file.alpha_header is None or (file.alpha == ALPHA_STRAIGHT and not with_alpha):
+        return image, None
+    # Alpha is always full range.
+    alpha = ycbcr_to_rgb(_decode_layer(file, file.alpha_header, 0, layer=1), file.bit_depth)
+    if file.alpha == ALPHA_W_PLANE:
+        return _scaled(image, alpha), None
+    return _divided(image, alpha) if file.alpha == ALPHA_PREMULTIPLIED else image, alpha
+
+
+def decode_planes(file: BpgFile) -> list[Plane]:
+    """The colour picture's planes as they are coded: luma, or luma and chroma, or G, B, R.
 
     Raises:
         CodecError: The data are damaged, or the decoder's picture is not as the header says.
     """
+    return _decode_layer(file, file.header, CHROMA_FORMAT_IDC[file.pixel_format], layer=0)
+
+
+def _decode_layer(
+    file: BpgFile, header: SequenceHeader, chroma_format_idc: int, layer: int
+) -> list[Plane]:
+    """The planes of the first picture in a layer, cropped to the picture's size."""
     width, height = header.coded_side(file.width), header.coded_side(file.height)
-    sps = header.to_sps(width, height, chroma_format_idc, file.bit_depth)
-    units = [build_vps(), sps, *first_picture(split_nals(file.hevc_data), layer)]
     # Each tree block takes a bit at least (its prediction mode is coded without a model), so a
     # small file that claims a huge picture is refused before memory is taken for it.
     if header.tree_blocks(width, height) > 8 * len(file.hevc_data):
@@ -273,21 +409,27 @@ def _decode_planes(
             "Damaged or truncated BPG file: too few data for its picture. "
             f"Received: {len(file.hevc_data)} bytes for {file.width}×{file.height} pixels"
         )
-    frame = _decode_hevc(units)
-    expected = (width, height, _av_pixel_format(chroma_format_idc, file.bit_depth))
-    if (frame.width, frame.height, frame.format.name) != expected:
-        raise CodecError(
-            f"Damaged BPG file: its header says {expected}. "
-            f"Received: {(frame.width, frame.height, frame.format.name)}"
-        )
-    planes = _cropped_planes(frame, file, chroma_format_idc)
-    if not file.length_known:
+    units = first_picture(split_nals(file.hevc_data), layer)
+    for rows in (*header.growing_heights(width, height, FIRST_PIXELS), height):
+        sps = header.to_sps(width, rows, chroma_format_idc, file.bit_depth)
+        frame = _decode_hevc([build_vps(), sps, *units])
+        expected = (width, rows, _av_pixel_format(chroma_format_idc, file.bit_depth))
+        if (frame.width, frame.height, frame.format.name) != expected:
+            raise CodecError(
+                f"Damaged BPG file: its header says {expected}. "
+                f"Received: {(frame.width, frame.height, frame.format.name)}"
+            )
+        planes = _cropped_planes(frame, file, chroma_format_idc)
         # FFmpeg reads past the end of a truncated slice without an error. A whole slice gives
         # the same picture whatever follows it.
-        units[-1] += SLICE_TAIL
-        others = _cropped_planes(_decode_hevc(units), file, chroma_format_idc)
-        if not all(map(np.array_equal, planes, others)):
+        others = _decode_hevc([build_vps(), sps, *units[:-1], units[-1] + SLICE_TAIL])
+        if not all(map(np.array_equal, planes, _cropped_planes(others, file, chroma_format_idc))):
             raise CodecError("Truncated BPG file: its picture goes on after the file's end.")
+        # FFmpeg leaves the rest of a picture black where its slices end too early.
+        tree_blocks = header.tree_blocks(width, rows)
+        extended = with_last_block(units, tree_blocks) if tree_blocks > 1 else None
+        if extended:
+            _decode_hevc([build_vps(), sps, *extended])
     return planes
 
 
@@ -328,12 +470,14 @@ def _samples(plane: Any, sample_type: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def _divided(image: Image, alpha: Image) -> Image:
-    """Colours `(H, W, 3)` that were premultiplied by `alpha` `(H, W)`; white where it is 0."""
-    divisor = alpha[..., None].astype(np.uint32)
+    """Colours or gray that were premultiplied by `alpha` `(H, W)`; white where it is 0."""
+    divisor = alpha.astype(np.uint32)
     # libbpg's 16-bit reciprocal, for the same rounding.
     reciprocal = ((255 << 16) + divisor // 2 + 128) // np.maximum(divisor, 1)
+    if image.ndim == 3:
+        divisor, reciprocal = divisor[..., None], reciprocal[..., None]
     quotient = (image * reciprocal + (1 << 15)) >> 16
-    return np.where(image >= alpha[..., None], 255, quotient).astype(np.uint8)
+    return np.where(image >= divisor, 255, quotient).astype(np.uint8)
 
 
 def _scaled(image: Image, factor: Image) -> Image:

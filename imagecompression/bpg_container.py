@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imagecompression.codec import CodecError, check_size
@@ -23,10 +25,16 @@ UE7_MAX = 2**30 - 1
 ALPHA_NONE, ALPHA_W_PLANE, ALPHA_STRAIGHT, ALPHA_PREMULTIPLIED = 0b00, 0b01, 0b10, 0b11
 """The flags alpha1 and alpha2 as one number: what the second, gray picture of a file means."""
 
+EXTENSION_TAGS = {"exif": 1, "icc": 2, "xmp": 3}
+"""Tags of the extension block by the field of `Extras` that they hold."""
+
 CHROMA_FORMAT_IDC = (0, 1, 2, 3, 1, 2)
 """HEVC's chroma_format_idc (0 gray, 1 4:2:0, 2 4:2:2, 3 4:4:4) by BPG's pixel_format."""
 
-MPEG2_SITED = (4, 5)
+GRAY, YUV_420, YUV_422, YUV_444, YUV_420_VIDEO, YUV_422_VIDEO = range(6)
+"""BPG's pixel_format; the last two are MPEG-2-sited, as in video."""
+
+MPEG2_SITED = (YUV_420_VIDEO, YUV_422_VIDEO)
 """The pixel formats whose chroma samples lie on luma columns instead of between them."""
 
 
@@ -46,7 +54,6 @@ class BpgFile:
         alpha_header: HEVC header of the alpha or W plane, None without one.
         header: HEVC header of the colour picture.
         hevc_data: Annex B stream without its first start code, VPS and SPS.
-        length_known: The file gives the length of its picture data, and has all of them.
     """
 
     width: int
@@ -60,7 +67,6 @@ class BpgFile:
     alpha_header: SequenceHeader | None
     header: SequenceHeader
     hevc_data: bytes
-    length_known: bool
 
 
 def encode_ue7(value: int) -> bytes:
@@ -161,19 +167,66 @@ def parse_bpg(data: bytes) -> BpgFile:
         alpha_header=alpha_header,
         header=header,
         hevc_data=reader.rest(),
-        length_known=data_length > 0,
     )
 
 
-def build_bpg(stream: bytes, width: int, height: int, pixel_format: int, bit_depth: int) -> bytes:
-    """Wrap an encoder's Annex B `stream` of one picture: YCbCr BT.601, full range, no alpha.
+def build_bpg(
+    stream: bytes,
+    width: int,
+    height: int,
+    pixel_format: int,
+    bit_depth: int,
+    *,
+    color_space: ColorSpace = ColorSpace.YCBCR_BT601,
+    limited_range: bool = False,
+    alpha_stream: bytes | None = None,
+    extensions: Sequence[tuple[int, bytes]] = (),
+) -> bytes:
+    """Wrap an encoder's Annex B `stream` of one picture.
 
     The data length is written although bpgenc leaves it 0 (to the end of the file), so that a
     truncated file is noticed.
 
+    Args:
+        stream: The colours.
+        width: True width in pixels.
+        height: True height in pixels.
+        pixel_format: One of 0 … 5, as in `BpgFile`.
+        bit_depth: 8 … 14 bits a sample.
+        color_space: What the planes mean.
+        limited_range: Luma is 16 … 235 and chroma 16 … 240, scaled by the bit depth.
+        alpha_stream: A gray picture of the same size and depth, full range: straight alpha.
+        extensions: Extension tags and their bytes.
+
     Raises:
-        CodecError: BPG cannot hold the stream, or its size does not fit `width` × `height`.
+        CodecError: BPG cannot hold a stream, or its size does not fit `width` × `height`.
     """
+    header, units = _shortened(stream, width, height)
+    alpha = ALPHA_NONE
+    if alpha_stream is not None:
+        alpha = ALPHA_STRAIGHT
+        alpha_header, alpha_units = _shortened(alpha_stream, width, height)
+        header = alpha_header + header
+        # Alternating, alpha first, as bpgenc does; alpha is layer 1.
+        moved = [bytes([unit[0], unit[1] | 8]) + unit[2:] for unit in alpha_units]
+        pairs = itertools.zip_longest(moved, units)
+        units = [unit for pair in pairs for unit in pair if unit is not None]
+    body = header + START_CODE.join(units)
+    block = b"".join(
+        encode_ue7(tag) + encode_ue7(len(content)) + content for tag, content in extensions
+    )
+    kind = bytes(
+        [
+            pixel_format << 5 | (alpha >> 1) << 4 | bit_depth - 8,
+            color_space << 4 | bool(block) << 3 | (alpha & 1) << 2 | limited_range << 1,
+        ]
+    )
+    size = encode_ue7(width) + encode_ue7(height) + encode_ue7(len(body))
+    return MAGIC + kind + size + (encode_ue7(len(block)) + block if block else b"") + body
+
+
+def _shortened(stream: bytes, width: int, height: int) -> tuple[bytes, list[bytes]]:
+    """BPG's header of an Annex B stream, with its length before it, and the other NAL units."""
     nals = list(split_nals(stream))
     types = [nal_type(nal) for nal in nals[:2]]
     if types != [NAL_VPS, NAL_SPS]:
@@ -187,10 +240,7 @@ def build_bpg(stream: bytes, width: int, height: int, pixel_format: int, bit_dep
             f"{width}×{height}."
         )
     header_bytes = header.to_bpg()
-    body = encode_ue7(len(header_bytes)) + header_bytes + START_CODE.join(nals[2:])
-    kind = bytes([pixel_format << 5 | bit_depth - 8, ColorSpace.YCBCR_BT601 << 4])
-    size = encode_ue7(width) + encode_ue7(height)
-    return MAGIC + kind + size + encode_ue7(len(body)) + body
+    return encode_ue7(len(header_bytes)) + header_bytes, nals[2:]
 
 
 def _parse_extensions(block: bytes) -> tuple[tuple[int, bytes], ...]:

@@ -19,6 +19,9 @@ SLICES = (*range(10), *IRAP_SLICES)
 MAX_UE_BITS = 20
 """Longest run of leading zeros that is read; every field read here is smaller than 2^20."""
 
+BLOCK_DATA = bytes(80) + b"\x80"
+"""Slice data in which each bin is the likelier one: valid for any block."""
+
 PROFILE_TIER_LEVEL = bytes([4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255])
 """Format range extensions (profile 4, its compatibility flag), Main tier, level 8.5 (no limit)."""
 
@@ -146,6 +149,18 @@ class SequenceHeader:
         """Number of coding tree blocks, the largest ones, in `width` × `height` pixels."""
         log2_side = self.log2_min_cb + self.log2_diff_cb
         return (-(-width >> log2_side)) * (-(-height >> log2_side))
+
+    def growing_heights(self, width: int, height: int, pixels: int) -> Iterator[int]:
+        """Heights of whole tree blocks under `height`, from about `pixels` on, each 8 times more.
+
+        A picture's data give the same first rows at each of these heights, so that a decoder can
+        see whether data go on before it takes memory for the whole claimed picture.
+        """
+        side = 1 << (self.log2_min_cb + self.log2_diff_cb)
+        rows = max(pixels // (width * side), 1) * side
+        while rows < height:
+            yield rows
+            rows *= 8
 
     @classmethod
     def from_bpg(cls, data: bytes) -> SequenceHeader:
@@ -296,10 +311,10 @@ def first_picture(nals: Iterator[bytes], layer: int) -> list[bytes]:
         kind = nal_type(nal)
         if nal_layer(nal) != layer or kind not in (NAL_PPS, *SLICES):
             continue
+        begins = kind != NAL_PPS and nal[2] >= 0x80  # first_slice_segment_in_pic_flag
+        if started and (begins or kind == NAL_PPS):
+            break  # the next picture of an animation
         if kind != NAL_PPS:
-            begins = nal[2] >= 0x80  # first_slice_segment_in_pic_flag
-            if started and begins:
-                break
             if not started and not (begins and kind in IRAP_SLICES):
                 raise CodecError("Damaged BPG file: it does not begin with an intra picture.")
             started = True
@@ -307,6 +322,61 @@ def first_picture(nals: Iterator[bytes], layer: int) -> list[bytes]:
     if not started:
         raise CodecError("Damaged or truncated BPG file: it holds no picture.")
     return units
+
+
+def with_last_block(units: list[bytes], tree_blocks: int) -> list[bytes] | None:
+    """`units` of one picture and a dependent slice segment of its last tree block alone.
+
+    A decoder must refuse it where the block before is missing, because it continues that block's
+    slice (H.265 section 7.4.7.1). A slice that merely ends too early gives no error.
+
+    Args:
+        units: PPS and slices, as from `first_picture`.
+        tree_blocks: Number of tree blocks in the picture, 2 or more.
+
+    Returns:
+        The changed units, whose last block is arbitrary, or None where the PPS or the number of
+        slices is not as x265 and the HEVC reference encoder write them.
+    """
+    kinds = [nal_type(unit) for unit in units]
+    if len(units) != 2 or kinds[0] != NAL_PPS:
+        return None
+    pps, segment = units
+    reader = BitReader(_without_emulation_prevention(pps[2:]))
+    if reader.bits(2) != 0b11:  # PPS 0 of SPS 0
+        return None
+    reader.bits(7)  # dependent segments … cabac_init_present_flag
+    for _ in range(3):  # reference pictures in two lists, quantisation parameter
+        reader.ue()
+    reader.bits(2)
+    if reader.flag():  # quantisation parameter by block
+        reader.ue()
+    for _ in range(2):  # chroma's offsets of the quantisation parameter
+        reader.ue()
+    reader.bits(4)
+    tiles, wavefronts = reader.flag(), reader.flag()
+    if tiles:
+        return None
+    reader.flag()
+    if reader.flag():  # deblocking control
+        reader.flag()
+        if not reader.flag():
+            reader.ue()
+            reader.ue()
+    scaling_lists = reader.flag()
+    reader.flag()
+    reader.ue()
+    if scaling_lists or reader.flag():  # the second: extension of slice headers
+        return None
+    writer = BitWriter()
+    writer.bits(0b0011, 4)  # not the first segment, no_output_of_prior_pics, PPS 0, dependent
+    writer.bits(tree_blocks - 1, (tree_blocks - 1).bit_length())
+    if wavefronts:
+        writer.ue(0)  # no entry points
+    writer.bits(1, 1)
+    last = segment[:2] + _prevent_emulation(writer.to_bytes() + BLOCK_DATA)
+    # dependent_slice_segments_enabled_flag comes right after the two numbers.
+    return [pps[:2] + bytes([pps[2] | 0b0010_0000]) + pps[3:], segment, last]
 
 
 def _read_pcm(reader: BitReader) -> Pcm | None:

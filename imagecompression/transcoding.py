@@ -10,6 +10,7 @@ from imagecompression import CODECS, codec_from_params
 from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.codec import Codec, CodecError, Extras
 from imagecompression.image_io import (
+    ImageReadError,
     LoadedImage,
     load_extras,
     load_image,

@@ -25,6 +25,9 @@ BAND_ROWS = 128
 HALVING_TAPS = (2, -4, -8, 17, 57, 57, 17, -8, -4, 2)
 """Decimation by 2 (sum 128); the new sample lies in the middle of the ten."""
 
+COSITED_HALVING_TAPS = (-1, 0, 4, 0, -11, 0, 40, 64, 40, 0, -11, 0, 4, 0, -1)
+"""The same where the new sample lies on an old one (columns of MPEG-2-sited chroma)."""
+
 FIRST_TAP = 3
 """Samples to the left of (above) the current one that a doubling filter reads; 4 to the right."""
 
@@ -53,49 +56,75 @@ RED_BLUE_WEIGHTS = {
 """Shares of red and blue in luma."""
 
 
-def rgb_to_ycbcr(image: Image, bit_depth: int) -> list[Plane]:
-    """Full-range BT.601 planes Y, Cb, Cr of an RGB image, each `(H, W)`; luma only of a gray one.
+def rgb_to_ycbcr(
+    image: Image,
+    bit_depth: int,
+    *,
+    color_space: ColorSpace = ColorSpace.YCBCR_BT601,
+    limited_range: bool = False,
+) -> list[Plane]:
+    """Three planes `(H, W)` of an RGB image in `color_space`; one luma plane of a gray image.
 
     Args:
         image: `(H, W, 3)` or `(H, W)`, `uint8`.
         bit_depth: Bits of the result, 8 … 12: `uint8` for 8, else `uint16`.
+        color_space: What the planes of an RGB image mean.
+        limited_range: Luma is 16 … 235 and chroma 16 … 240 (at 8 bits), not the full range.
     """
     shift = 31 - bit_depth
     half = 1 << (shift - 1)
-    scale = ((1 << bit_depth) - 1) * (1 << shift) / 255
-    red, blue = RED_BLUE_WEIGHTS[ColorSpace.YCBCR_BT601]
-    green = 1 - red - blue
-    rows = [[1.0]]
-    if image.ndim == 3:
-        rows = [
+    full = (1 << bit_depth) - 1
+    luma_span = 219 << (bit_depth - 8) if limited_range else full
+    chroma_span = 224 << (bit_depth - 8) if limited_range else full
+    luma_scale, chroma_scale = (span * (1 << shift) / 255 for span in (luma_span, chroma_span))
+    lowest = 16 << (bit_depth - 8) if limited_range else 0
+    zeros = [lowest, 1 << (bit_depth - 1), 1 << (bit_depth - 1)]
+    if image.ndim == 2:
+        matrix, zeros = [[round(luma_scale)]], [lowest]
+    elif color_space == ColorSpace.RGB:
+        one = round(luma_scale)
+        matrix, zeros = [[0, one, 0], [0, 0, one], [one, 0, 0]], [lowest] * 3
+    elif color_space == ColorSpace.YCGCO:
+        # Also in the limited range libbpg gives the chroma of YCgCo the scale of luma.
+        two, one = round(0.5 * luma_scale), round(0.25 * luma_scale)
+        matrix = [[one, two, one], [-one, two, -one], [two, 0, -two]]
+    else:
+        red, blue = RED_BLUE_WEIGHTS[color_space]
+        green = 1 - red - blue
+        weights = [
             [red, green, blue],
             [-0.5 * red / (1 - blue), -0.5 * green / (1 - blue), 0.5],
             [0.5, -0.5 * green / (1 - red), -0.5 * blue / (1 - red)],
         ]
-    matrix = [[round(weight * scale) for weight in row] for row in rows]
+        scales = (luma_scale, chroma_scale, chroma_scale)
+        matrix = [
+            [round(weight * scale) for weight in row]
+            for row, scale in zip(weights, scales, strict=True)
+        ]
     planes = [np.empty(image.shape[:2], _sample_type(bit_depth)) for _ in matrix]
     for band in _bands(image.shape[0]):
         part = image[band].reshape(-1, image.shape[1], len(matrix))
         channels = [part[..., index].astype(np.int32) for index in range(len(matrix))]
-        for index, (plane, weights) in enumerate(zip(planes, matrix, strict=True)):
+        for plane, row, zero in zip(planes, matrix, zeros, strict=True):
             # 255 * scale + half stays under 2^31 for every depth.
-            mixed = _weighted_sum(channels, weights, half) >> shift
-            if index:
-                mixed += 1 << (bit_depth - 1)
-            plane[band] = mixed.clip(0, (1 << bit_depth) - 1)
+            mixed = (_weighted_sum(channels, row, half) >> shift) + zero
+            plane[band] = mixed.clip(0, full)
     return planes
 
 
-def halve_chroma(plane: Plane, bit_depth: int, *, rows: bool) -> Plane:
+def halve_chroma(plane: Plane, bit_depth: int, *, rows: bool, cosited: bool = False) -> Plane:
     """Every second column, and with `rows` every second row, filtered: 4:2:2 or 4:2:0.
 
-    The new samples lie between the old ones (JPEG siting); odd sides are rounded up.
+    The new samples lie between the old ones (JPEG siting), or with `cosited` on every second
+    column (MPEG-2 siting; new rows lie between the old ones all the same). Odd sides are rounded
+    up.
     """
     # Two passes keep 14 bits and a sign in between, as libbpg does.
     first_shift = bit_depth - 7 if rows else 7
-    mixed = _halve(plane.astype(np.int32), first_shift, axis=1)
+    taps = COSITED_HALVING_TAPS if cosited else HALVING_TAPS
+    mixed = _halve(plane.astype(np.int32), taps, first_shift, axis=1)
     if rows:
-        mixed = _halve(mixed, 21 - bit_depth, axis=0)
+        mixed = _halve(mixed, HALVING_TAPS, 21 - bit_depth, axis=0)
     return mixed.clip(0, (1 << bit_depth) - 1).astype(_sample_type(bit_depth))
 
 
@@ -156,7 +185,8 @@ def _mix_to_rgb(
     luma = channels[0] * one + offset
     first, second = (channel - (1 << (bit_depth - 1)) for channel in channels[1:])
     if color_space == ColorSpace.YCGCO:
-        green, orange = first * round(chroma_scale), second * round(chroma_scale)
+        # Also in the limited range libbpg gives the chroma of YCgCo the scale of luma.
+        green, orange = first * one, second * one
         rest = luma - green
         mixed = [rest + orange, luma + green, rest - orange]
     else:
@@ -218,16 +248,18 @@ def _double(
     return doubled
 
 
-def _halve(samples: npt.NDArray[np.int32], shift: int, axis: int) -> npt.NDArray[np.int32]:
-    """Half the samples (rounded up) along `axis` by `HALVING_TAPS`, divided by `2**shift`."""
-    count = (samples.shape[axis] + 1) // 2
+def _halve(
+    samples: npt.NDArray[np.int32], taps: tuple[int, ...], shift: int, axis: int
+) -> npt.NDArray[np.int32]:
+    """Half the samples (rounded up) along `axis` by `taps`, divided by `2**shift`, rounded."""
+    length = samples.shape[axis]
+    count = (length + 1) // 2
+    before = (len(taps) - 1) // 2
     padding = [(0, 0), (0, 0)]
-    padding[axis] = (4, 5 + samples.shape[axis] % 2)
+    padding[axis] = (before, 2 * count - 2 - before + len(taps) - length)
     padded = np.pad(samples, padding, "edge")
-    terms = [
-        padded[_along(axis, start, start + 2 * count - 1, 2)] for start in range(len(HALVING_TAPS))
-    ]
-    return _weighted_sum(terms, HALVING_TAPS, 1 << (shift - 1)) >> shift
+    terms = [padded[_along(axis, start, start + 2 * count - 1, 2)] for start in range(len(taps))]
+    return _weighted_sum(terms, taps, 1 << (shift - 1)) >> shift
 
 
 def _along(axis: int, start: int, stop: int | None, step: int = 1) -> tuple[slice, ...]:

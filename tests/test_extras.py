@@ -88,6 +88,13 @@ def test_extras_that_a_codec_cannot_keep_are_reported(tmp_path: Path) -> None:
     assert tifffile.imread(tmp_path / "out.tif").shape == (30, 40, 4)
 
 
+def test_unreadable_metadata_do_not_stop_the_colours(tmp_path: Path) -> None:
+    path = tmp_path / "lzma.tif"  # a method that Pillow does not know
+    tifffile.imwrite(path, PICTURE, photometric="rgb", compression="lzma")
+    done = compress_file(path, tmp_path / "out.png", "uncompressed", None, None, [])
+    assert "metadata unreadable, dropped" in done.notes
+
+
 def test_a_turned_tiff_turns_its_alpha(tmp_path: Path) -> None:
     path = tmp_path / "turned.tif"
     samples = np.dstack((PICTURE, ALPHA))
