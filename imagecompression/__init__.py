@@ -6,6 +6,7 @@ A new codec is one module and one line in `CODECS`.
 import dataclasses
 from typing import Any
 
+from imagecompression.avif import Avif
 from imagecompression.bpg import Bpg
 from imagecompression.codec import (
     MAX_PIXELS,
@@ -18,9 +19,11 @@ from imagecompression.codec import (
     check_image,
 )
 from imagecompression.errors import ImageCompressionError
+from imagecompression.heic import Heic
 from imagecompression.image_io import LoadedImage, load_image, read_image, write_image
 from imagecompression.jpeg import Jpeg
 from imagecompression.jpeg2000 import Jpeg2000
+from imagecompression.jpegxl import JpegXl
 from imagecompression.jpegxr import JpegXr
 from imagecompression.kmeans import KMeans
 from imagecompression.lossless import Lossless
@@ -36,23 +39,39 @@ from imagecompression.svd import Svd
 from imagecompression.webp import WebP
 
 CODECS: dict[str, type[Codec]] = {
-    codec.name: codec for codec in (Lossless, Jpeg, Jpeg2000, JpegXr, Bpg, Svd, KMeans, WebP)
+    codec.name: codec
+    for codec in (
+        Lossless,
+        Jpeg,
+        Jpeg2000,
+        JpegXr,
+        Bpg,
+        Svd,
+        KMeans,
+        WebP,
+        Avif,
+        Heic,
+        JpegXl,
+    )
 }
 """Every codec by name; the order is the order of class labels."""
 
 __all__ = [
     "CODECS",
     "MAX_PIXELS",
+    "Avif",
     "Bpg",
     "Codec",
     "CodecError",
     "CodecUnavailableError",
     "Encoded",
     "Extras",
+    "Heic",
     "Image",
     "ImageCompressionError",
     "Jpeg",
     "Jpeg2000",
+    "JpegXl",
     "JpegXr",
     "KMeans",
     "Knob",

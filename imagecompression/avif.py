@@ -1,0 +1,172 @@
+"""AVIF (AV1 Image File Format, version 1.2) through Pillow, that is libavif with libaom."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import PIL
+from PIL import Image as PilImage
+from PIL import features
+
+from imagecompression.codec import (
+    Codec,
+    CodecError,
+    CodecUnavailableError,
+    Image,
+    Knob,
+    check_image,
+)
+from imagecompression.isobmff import brands
+from imagecompression.pillow_image import gray_or_rgb, open_checked
+
+BRANDS = (b"avif", b"avis")
+SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
+TUNES = ("iq", "ssim", "psnr")
+MAX_SIDE = 32768
+"""libavif reads no longer side, though AV1 goes to 65536."""
+
+
+@dataclass(frozen=True)
+class Avif(Codec):
+    """AVIF with one AV1 picture in one tile, YCbCr BT.601; gray pictures become monochrome.
+
+    Attributes:
+        quality: 0 … 99, higher is better. libavif maps it to AV1's 64 quantisers, so some
+            neighbours give the same file. 100 would turn on AV1's lossless coding and is refused.
+        subsampling: Chroma format, ``"4:2:0"``, ``"4:2:2"`` or ``"4:4:4"``; unused for gray.
+        speed: 0 … 10 from thorough to fast; 6 is avifenc's and Pillow's default.
+        tune: What libaom optimises for: ``"iq"`` (perceived quality, quantisation matrices;
+            libavif's choice since 1.4), ``"ssim"`` (its choice before) or ``"psnr"``.
+        full_range: Luma of 0 … 255 instead of the limited 16 … 235.
+        bit_depth: Bits a sample that are coded, 8 or 10; the picture itself has 8. 10 bits are
+            coded by imagecodecs' libavif, which has ``tune="iq"`` and full range only.
+
+    >>> import numpy as np
+    >>> Avif.decode(Avif(quality=80).encode(np.zeros((8, 8, 3), np.uint8))).shape
+    (8, 8, 3)
+    """
+
+    quality: int = 75
+    subsampling: str = "4:2:0"
+    speed: int = 6
+    tune: str = "iq"
+    full_range: bool = True
+    bit_depth: int = 8
+
+    name: ClassVar[str] = "avif"
+    suffix: ClassVar[str] = ".avif"
+    other_suffixes: ClassVar[tuple[str, ...]] = (".avifs",)
+    knob: ClassVar[Knob] = Knob("quality", 0, 99, 1, rises_with_size=True)
+    ratio_tolerance: ClassVar[float] = 0.07
+    ssim_tolerance: ClassVar[float] = 0.007
+
+    def __post_init__(self) -> None:
+        self._check_range("quality", 0, 99)
+        self._check_choice("subsampling", SUBSAMPLINGS)
+        self._check_range("speed", 0, 10)
+        self._check_choice("tune", TUNES)
+        self._check_choice("full_range", (False, True))
+        self._check_choice("bit_depth", (8, 10))
+        if self.bit_depth == 10 and (self.tune != "iq" or not self.full_range):
+            raise CodecError(
+                "avif of 10 bits is coded with tune=iq and full_range=True only. "
+                f"Received: tune={self.tune}, full_range={self.full_range}"
+            )
+
+    def encode(self, image: Image) -> bytes:
+        image = check_image(image)
+        height, width = image.shape[:2]
+        if max(height, width) > MAX_SIDE:
+            raise CodecError(
+                f"AVIF sides are at most {MAX_SIDE} pixels. Received: {width}×{height}"
+            )
+        try:
+            return self._encode_8_bits(image) if self.bit_depth == 8 else self._encode_deep(image)
+        except (RuntimeError, OSError, ValueError, MemoryError) as error:
+            raise CodecError(
+                f"libavif could not encode {width}×{height} pixels: {error}"
+            ) from error
+
+    def _encode_8_bits(self, image: Image) -> bytes:
+        out = io.BytesIO()
+        PilImage.fromarray(image).save(
+            out,
+            "AVIF",
+            quality=self.quality,
+            subsampling=self.subsampling if image.ndim == 3 else "4:0:0",
+            speed=self.speed,
+            range="full" if self.full_range else "limited",
+            codec="aom",
+            max_threads=1,  # the bytes depend on it
+            autotiling=False,
+            advanced={"tune": self.tune},
+        )
+        return out.getvalue()
+
+    def _encode_deep(self, image: Image) -> bytes:
+        """The picture in 10 bits, which Pillow does not offer."""
+        import imagecodecs  # slow to import
+
+        levels = (np.arange(256, dtype=np.uint32) * 1023 + 127) // 255
+        deep = levels.astype(np.uint16)[image]
+        pixel_format = self.subsampling.replace(":", "")
+        if image.ndim == 2:
+            # From two dimensions imagecodecs would code without loss.
+            deep, pixel_format = np.repeat(deep[:, :, None], 3, axis=2), "400"
+        return bytes(
+            imagecodecs.avif_encode(
+                deep,
+                level=self.quality,
+                speed=self.speed,
+                bitspersample=10,
+                pixelformat=pixel_format,
+                codec="aom",
+                numthreads=1,
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Image:
+        """Decode the (first) picture; transparency is dropped, 10 and 12 bits are rounded to 8.
+
+        As Pillow does, the file's rotation and mirroring are left to the viewer. Gray with
+        transparency comes back as RGB.
+        """
+        if not cls.matches(data):
+            raise CodecError("Not a readable AVIF file: no AVIF brand in its first box.")
+        try:
+            with open_checked(data, "AVIF") as picture:
+                return gray_or_rgb(picture)
+        except (RuntimeError, MemoryError) as error:  # libavif's faults in the pixels
+            raise CodecError(f"Not a readable AVIF file: {error}") from error
+
+    @classmethod
+    def matches(cls, data: bytes) -> bool:
+        return any(brand in BRANDS for brand in brands(data))
+
+    @classmethod
+    def version(cls) -> str:
+        found = features.version("avif")
+        if found is None:
+            raise CodecUnavailableError(
+                "AVIF needs Pillow with libavif, as in Pillow's own wheels (pip install pillow)."
+            )
+        deep = importlib.metadata.version("imagecodecs")
+        return f"libavif {found} (Pillow {PIL.__version__}; 10 bit: imagecodecs {deep})"
+
+    @classmethod
+    def variants(cls) -> tuple[Codec, ...]:
+        """4:2:0 above all, at the speeds and tunings that avifenc, Squoosh and libvips use."""
+        return (
+            *(cls(speed=speed, tune=tune) for speed in (6, 8) for tune in TUNES),
+            cls(speed=5, tune="ssim", full_range=False),
+            cls(speed=9, tune="ssim"),
+            *(cls(speed=speed, bit_depth=10) for speed in (6, 8)),
+            cls(subsampling="4:4:4", bit_depth=10),
+            *(cls(subsampling="4:4:4", tune=tune) for tune in TUNES),
+            cls(subsampling="4:2:2", tune="ssim"),
+        )
