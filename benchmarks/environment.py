@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 PACKAGES = (
-    "av", "glymur", "imagecodecs", "keras", "numpy", "opencv-python", "pillow", "scikit-image",
-    "scikit-learn", "scipy", "tensorflow", "tifffile",
+    "av", "constriction", "glymur", "imagecodecs", "imagequant", "jpeglib", "keras", "numpy",
+    "opencv-python", "pillow", "pillow-heif", "pyoxipng", "scikit-image", "scikit-learn", "scipy",
+    "tensorflow", "tifffile",
 )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ from imagecompression.rate import (
     encode_to_target,
 )
 from imagecompression.svd import Svd
+from imagecompression.svd_search import best_svd
 from imagecompression.webp import WebP
 
 CODECS: dict[str, type[Codec]] = {
@@ -83,6 +84,7 @@ __all__ = [
     "Svd",
     "Target",
     "WebP",
+    "best_svd",
     "check_image",
     "codec_from_params",
     "encode_to_target",

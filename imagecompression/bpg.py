@@ -21,6 +21,7 @@ from imagecompression.bpg_container import (
     EXTENSION_TAGS,
     GRAY,
     MAGIC,
+    MAX_SIDE,
     MPEG2_SITED,
     YUV_420,
     YUV_420_VIDEO,
@@ -166,6 +167,11 @@ class Bpg(Codec):
     def encode_with(self, image: Image, extras: Extras) -> bytes:
         image = check_image(image)
         self._check_extras(image, extras)
+        if max(image.shape[:2]) > MAX_SIDE:
+            raise CodecError(
+                f"BPG sides are at most {MAX_SIDE} pixels. "
+                f"Received: {image.shape[1]}×{image.shape[0]}"
+            )
         color_space = COLOR_SPACES[self.color_space]
         pixel_format = PIXEL_FORMATS[self.subsampling] if image.ndim == 3 else GRAY
         planes = coded_planes(

@@ -22,6 +22,9 @@ MAGIC = b"BPG\xfb"
 UE7_MAX = 2**30 - 1
 """Largest number that libbpg keeps and that is read here."""
 
+MAX_SIDE = 65535
+"""Longer pictures are refused: no encoder makes them, and FFmpeg takes seconds to see damage."""
+
 ALPHA_NONE, ALPHA_W_PLANE, ALPHA_STRAIGHT, ALPHA_PREMULTIPLIED = 0b00, 0b01, 0b10, 0b11
 """The flags alpha1 and alpha2 as one number: what the second, gray picture of a file means."""
 
@@ -146,6 +149,8 @@ def parse_bpg(data: bytes) -> BpgFile:
         )
     width, height = reader.ue7(), reader.ue7()
     check_size(width, height)
+    if max(width, height) > MAX_SIDE:
+        raise CodecError(f"BPG sides are read up to {MAX_SIDE} pixels. Received: {width}×{height}")
     data_length = reader.ue7()
     extensions = _parse_extensions(reader.take(reader.ue7())) if second & 8 else ()
     if data_length:

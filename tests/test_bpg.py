@@ -629,3 +629,11 @@ def test_cosited_chroma_lies_on_luma_columns() -> None:
         )
         expected = (300 + 10 * (np.arange(80) - shift)) * (255 / 1023)
         assert np.abs(image[0, 10:-10, 0] - expected[10:-10]).max() <= 0.75
+
+
+def test_sides_beyond_the_limit_are_refused() -> None:
+    with pytest.raises(CodecError, match="65535"):
+        Bpg().encode(np.zeros((1, 65536), np.uint8))
+    magic, _, rest = pieces(Bpg().encode(picture(8, 8)))
+    with pytest.raises(CodecError, match="65535"):
+        parse_bpg(magic + encode_ue7(65536) + encode_ue7(1) + rest)
