@@ -203,16 +203,20 @@ def compress_command(
     codec: Annotated[str | None, typer.Option(help="Codec; else by OUT's suffix.")] = None,
     ratio: Annotated[float | None, typer.Option(help="Compression ratio, 20 for 20:1.")] = None,
     ssim: Annotated[float | None, typer.Option(help="SSIM to reach.")] = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(metavar="MIN-MAX", help="Palette quality 0-100, as pngquant's; kmeans only."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Codec parameter as name=value; repeatable.")
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Encode a picture with a codec, at a ratio, an SSIM, or given parameters."""
+    """Encode a picture with a codec, at a ratio, an SSIM, a quality, or given parameters."""
     with user_errors(json_output):
         from imagecompression.transcoding import compress_file
 
-        compressed = compress_file(source, out, codec, ratio, ssim, settings or [])
+        compressed = compress_file(source, out, codec, ratio, ssim, settings or [], quality)
         if json_output:
             print_json(dataclasses.asdict(compressed))
         else:

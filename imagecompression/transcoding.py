@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from imagecompression.image_io import (
     suffix_codec,
     write_image,
 )
+from imagecompression.kmeans import KMeans
 from imagecompression.lossless import Lossless
 from imagecompression.metrics import measure
+from imagecompression.palette_quality import encode_to_quality
 from imagecompression.rate import RateSearch, RatioTarget, SsimTarget, Target
 
 
@@ -129,6 +132,7 @@ def compress_file(
     ratio: float | None,
     ssim_target: float | None,
     settings: list[str],
+    quality: str | None = None,
 ) -> CompressedFile:
     """Encode `source` into `out`.
 
@@ -139,15 +143,23 @@ def compress_file(
         ratio: Compression ratio to reach, or None.
         ssim_target: SSIM to reach, or None.
         settings: Parameters as ``name=value``; a target overrides the knob among them.
+        quality: For a palette, ``"min-max"`` as pngquant takes it: the fewest colours of at least
+            the maximum quality; nothing is written where 256 colours miss the minimum.
 
     Raises:
         CodecError: Input, output or settings are not usable; nothing is written then.
     """
+    if quality is not None and codec is None and out.suffix.lower() == KMeans.suffix:
+        codec = KMeans.name  # the suffix alone would stand for PNG without loss
     kind = codec_for_file(out, codec)
     chosen = codec_from_params(kind.name, parse_settings(kind, settings))
-    if ratio is not None and ssim_target is not None:
-        raise CodecError("Give --ratio or --ssim, not both: one knob cannot meet two targets.")
-    if ratio is None and ssim_target is None and not settings and kind.knob is not None:
+    targets = [target for target in (ratio, ssim_target, quality) if target is not None]
+    if len(targets) > 1:
+        raise CodecError(
+            "Give one of --ratio, --ssim and --quality: one knob cannot meet two targets."
+        )
+    qualities = None if quality is None else _quality_range(quality, kind)
+    if not targets and not settings and kind.knob is not None:
         raise CodecError(
             f"Say how strongly to compress: --ratio R, --ssim S or --set {kind.knob.field}=VALUE."
         )
@@ -159,7 +171,15 @@ def compress_file(
         target = SsimTarget(ssim_target)
     loaded = load_image(source)
     extras, notes = _extras(source, loaded, chosen.keeps)
-    if target is None:
+    if qualities is not None:
+        assert isinstance(chosen, KMeans)
+        done = encode_to_quality(loaded.pixels, chosen, *qualities)
+        if not done.reached:
+            raise CodecError(f"{out}: not written: {done.reason}")
+        data, encodes, reached, reason = done.data, 1, True, ""
+        used: Codec = done.codec
+        notes = (*notes, f"quality {done.quality} by {done.codec.colors} colours")
+    elif target is None:
         data, encodes, reached = chosen.encode_with(loaded.pixels, extras), 1, True
         used, reason = chosen, ""
     else:
@@ -195,6 +215,20 @@ def decompress_file(source: Path, out: Path) -> DecompressedFile:
     height, width = loaded.pixels.shape[:2]
     channels = 1 if loaded.pixels.ndim == 2 else 3
     return DecompressedFile(str(out), loaded.format, width, height, channels, notes)
+
+
+def _quality_range(text: str, codec: type[Codec]) -> tuple[int, int]:
+    """Minimum and maximum of ``"min-max"``, either of which may be left out."""
+    if codec is not KMeans:
+        raise CodecError(
+            f"--quality is for {KMeans.name} palettes; {codec.name} takes --ratio, --ssim or --set."
+        )
+    found = re.fullmatch(r"(\d{0,3})-(\d{0,3})", text)
+    if found is None or not any(found.groups()):
+        raise CodecError(
+            f"--quality takes MIN-MAX from 0 to 100, such as 60-80, 60- or -80. Received: {text!r}"
+        )
+    return int(found[1] or 0), int(found[2] or 100)
 
 
 def _extras(

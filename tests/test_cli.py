@@ -97,6 +97,22 @@ def test_compress_and_decompress(name: str, picture: Path, tmp_path: Path) -> No
         assert psnr(source, decoded) == pytest.approx(answer["psnr_db"])
 
 
+def test_compress_to_a_palette_quality(picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    low = run_json("compress", picture, out, "--quality", "20-50")
+    high = run_json("compress", picture, out, "--quality", "20-80")
+    assert low["codec"] == high["codec"] == "kmeans"
+    assert 2 <= low["params"]["colors"] < high["params"]["colors"] <= 256
+    assert low["psnr_db"] < high["psnr_db"]
+    before = out.read_bytes()
+    for quality in ("99-100", "80-60", "fine", "-", "101-"):
+        refused = run("compress", picture, out, "--quality", quality)
+        assert refused.exit_code == 2
+        assert refused.stderr.count("\n") == 1
+    assert run("compress", picture, tmp_path / "o.jpg", "--quality", "1-2").exit_code == 2
+    assert out.read_bytes() == before
+
+
 def test_compress_follows_the_suffix_and_settings(picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.JPEG"
     answer = run_json(
@@ -127,7 +143,7 @@ def test_compress_says_when_a_target_is_out_of_reach(picture: Path, tmp_path: Pa
     ("arguments", "words"),
     [
         (["compress", "IN", "out.jpg"], "--ratio"),
-        (["compress", "IN", "out.jpg", "--ratio", "5", "--ssim", "0.9"], "not both"),
+        (["compress", "IN", "out.jpg", "--ratio", "5", "--ssim", "0.9"], "one of"),
         (["compress", "IN", "out.jpg", "--ratio", "0"], "at least 1"),
         (["compress", "IN", "out.jpg", "--ssim", "2"], "between 0 and 1"),
         (["compress", "IN", "out.xyz", "--ratio", "5"], ".xyz"),
