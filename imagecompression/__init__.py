@@ -27,6 +27,7 @@ from imagecompression.jpegxl import JpegXl
 from imagecompression.jpegxr import JpegXr
 from imagecompression.kmeans import KMeans
 from imagecompression.lossless import Lossless
+from imagecompression.palette_quality import QualityEncoded, encode_to_quality
 from imagecompression.rate import (
     Encoded,
     RateSearch,
@@ -78,6 +79,7 @@ __all__ = [
     "Knob",
     "LoadedImage",
     "Lossless",
+    "QualityEncoded",
     "RateSearch",
     "RatioTarget",
     "SsimTarget",
@@ -87,6 +89,7 @@ __all__ = [
     "best_svd",
     "check_image",
     "codec_from_params",
+    "encode_to_quality",
     "encode_to_target",
     "load_image",
     "read_image",
