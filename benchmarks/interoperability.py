@@ -332,10 +332,10 @@ WAVELET = "the 9/7 wavelet is computed in floating point"
 GRAY_WEBP = "our gray is green, into which chroma's rounding goes; libwebp's luma is exact"
 
 
-AVIF_DEPTH = "libavif cuts 10 bits down to 8 before it converts colours"
-HEIC_DEPTH = "10 bits are rounded to 8 after or before the conversion of colours"
+OPENCV_DEPTH = "OpenCV has libavif cut 10 bits down to 8 before it converts colours"
+DEPTH = "10 bits are rounded to 8 after or before the conversion of colours"
 INTEGER_COLORS = "our colours are converted in integers"
-OPENCV_GRAY = "rounding of 10 bits; not gray of limited range, which OpenCV takes for full range"
+OPENCV_GRAY = "not gray of limited range, which OpenCV takes for full range"
 
 
 def with_params(**wanted: Any) -> Callable[[dict[str, Any], Image], bool]:
@@ -344,8 +344,8 @@ def with_params(**wanted: Any) -> Callable[[dict[str, Any], Image], bool]:
 
 
 def not_limited_gray(params: dict[str, Any], source: Image) -> bool:
-    """Applies to AVIF in colour or of full range."""
-    return source.ndim == 3 or bool(params["full_range"])
+    """Applies to 8-bit AVIF in colour or of full range."""
+    return params["bit_depth"] == 8 and (source.ndim == 3 or bool(params["full_range"]))
 
 
 WITNESSES = (
@@ -382,19 +382,21 @@ WITNESSES = (
     Witness("webp", "OpenCV (libwebp)", SAME, PIXELS, pixels_by(opencv)),
     Witness("webp", "imagecodecs (libwebp)", SAME, PIXELS, pixels_by(by_imagecodecs("webp"))),
     Witness("webp", "FFmpeg", OTHER, BY_FORMAT, by_ffmpeg, 1, GRAY_WEBP),
-    Witness("avif", "OpenCV (libavif)", SAME, PIXELS, pixels_by(opencv), 1, OPENCV_GRAY,
+    Witness("avif", "OpenCV (libavif), 8 bit", SAME, PIXELS, pixels_by(opencv), 0, OPENCV_GRAY,
             not_limited_gray),
+    Witness("avif", "OpenCV (libavif), 10 bit", SAME, PIXELS, pixels_by(opencv), 3, OPENCV_DEPTH,
+            with_params(bit_depth=10)),
     Witness("avif", "imagecodecs (libavif), 8 bit", SAME, PIXELS,
             pixels_by(by_imagecodecs("avif")), applies=with_params(bit_depth=8)),
     Witness("avif", "imagecodecs (libavif), 10 bit", SAME, PIXELS,
-            pixels_by(by_imagecodecs("avif")), 3, AVIF_DEPTH, with_params(bit_depth=10)),
+            pixels_by(by_imagecodecs("avif")), applies=with_params(bit_depth=10)),
     Witness("avif", "FFmpeg (dav1d), 8 bit", OTHER, BY_FORMAT, by_ffmpeg, 1, INTEGER_COLORS,
             with_params(bit_depth=8)),
-    Witness("avif", "FFmpeg (dav1d), 10 bit", OTHER, BY_FORMAT, by_ffmpeg, 3, AVIF_DEPTH,
+    Witness("avif", "FFmpeg (dav1d), 10 bit", OTHER, BY_FORMAT, by_ffmpeg, 1, DEPTH,
             with_params(bit_depth=10)),
     Witness("heic", "FFmpeg, 8 bit", OTHER, BY_FORMAT, by_ffmpeg, 0, "",
             with_params(bit_depth=8)),
-    Witness("heic", "FFmpeg, 10 bit", OTHER, BY_FORMAT, by_ffmpeg, 1, HEIC_DEPTH,
+    Witness("heic", "FFmpeg, 10 bit", OTHER, BY_FORMAT, by_ffmpeg, 1, DEPTH,
             with_params(bit_depth=10)),
 )  # fmt: skip
 
