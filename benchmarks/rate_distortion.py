@@ -137,7 +137,7 @@ REQUIREMENTS = (
     Requirement("bpg 4:4:4", "CompressAI bpg_444_x265_ycbcr", RATES, -0.3),
     Requirement("bpg 4:2:0", "TFC bpg420", RATES, -0.3),
     Requirement("webp method 6", "CompressAI webp", RATES, -0.3),
-    Requirement("avif 4:4:4 slow", "CompressAI av1", RATES, -0.3),
+    Requirement("avif 4:4:4 10 bit", "CompressAI av1", RATES, -0.3),
 )
 
 
@@ -193,7 +193,14 @@ def settings() -> list[Setting]:
             tuple(range(47, 15, -3)),
         ),
         (
-            "avif 4:4:4 slow",
+            "avif 4:4:4 10 bit",
+            "avif",
+            {"subsampling": "4:4:4", "bit_depth": 10, "speed": 3, "tune": "psnr"},
+            (5, 15, 25, 35, 45, 55, 65, 75, 85),
+        ),
+        # Slower, but chroma and luma are rounded to 8 bits before they are coded.
+        (
+            "avif 4:4:4 8 bit",
             "avif",
             {"subsampling": "4:4:4", "speed": 0, "tune": "psnr"},
             (5, 15, 25, 35, 45, 55, 65, 75, 85),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,10 +82,36 @@ def test_best_quality_is_lossy(gray: np.ndarray) -> None:
         Avif(quality=100)
 
 
-def test_ten_bits_take_one_tuning_and_range() -> None:
-    for wrong in ({"tune": "psnr"}, {"full_range": False}):
-        with pytest.raises(CodecError, match="of 10 bits is coded with"):
-            Avif(bit_depth=10, **wrong)  # type: ignore[arg-type]
+def test_ten_bits_lose_less_in_the_conversion_of_colours(rgb: np.ndarray) -> None:
+    settings = {"quality": 95, "subsampling": "4:4:4", "speed": 9}
+    eight, ten = (
+        psnr(rgb, Avif.decode(Avif(bit_depth=bits, **settings).encode(rgb)))  # type: ignore[arg-type]
+        for bits in (8, 10)
+    )
+    assert ten > eight + 0.5
+
+
+@pytest.mark.parametrize("setting", [{"tune": "psnr"}, {"tune": "ssim"}, {"full_range": False}])
+def test_ten_bits_have_every_setting(rgb: np.ndarray, setting: dict[str, Any]) -> None:
+    data = Avif(bit_depth=10, speed=9, **setting).encode(rgb)
+    assert data != Avif(bit_depth=10, speed=9).encode(rgb)
+    assert psnr(rgb, Avif.decode(data)) > 30
+
+
+def test_ten_bits_without_a_library_are_unavailable() -> None:
+    script = (
+        "import imagecodecs, numpy as np\n"
+        "imagecodecs.__file__ = '/nowhere/imagecodecs/__init__.py'\n"
+        "from imagecompression import Avif, CodecUnavailableError\n"
+        "try:\n"
+        "    Avif(bit_depth=10).encode(np.zeros((8, 8), np.uint8))\n"
+        "except CodecUnavailableError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "take bit_depth=8" in done.stdout
 
 
 def test_every_variant_is_told_from_other_files(rgb: np.ndarray, gray: np.ndarray) -> None:
