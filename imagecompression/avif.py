@@ -93,6 +93,8 @@ class Avif(Codec):
                 tune=self.tune,
                 full_range=self.full_range,
             )
+        except CodecError:
+            raise
         except (RuntimeError, OSError, ValueError, MemoryError) as error:
             raise CodecError(
                 f"libavif could not encode {width}×{height} pixels: {error}"
@@ -170,12 +172,18 @@ def _decode_deep(data: bytes) -> Image:
     """A picture of 10 or 12 bits, rounded; Pillow's 8 bits of it are off by half a level."""
     import imagecodecs  # slow to import
 
-    with PilImage.open(io.BytesIO(data), formats=["AVIF"]) as picture:
-        check_size(*picture.size)
-        gray = picture.mode == "L"
-        bits = 12 if data[data.find(b"av1C") + 6] & 0x20 else 10
-    samples = np.asarray(imagecodecs.avif_decode(data, index=0, numthreads=1))
-    pixels = to_8_bits(samples, bits) if samples.dtype == np.uint16 else samples
-    if pixels.ndim == 3:
-        pixels = pixels[:, :, 1] if gray else pixels[:, :, :3]
-    return check_image(np.ascontiguousarray(pixels))
+    bits = 12 if data[data.find(b"av1C") + 6] & 0x20 else 10
+    try:
+        with PilImage.open(io.BytesIO(data), formats=["AVIF"]) as picture:
+            check_size(*picture.size)
+            gray = picture.mode in ("L", "LA")
+        samples = np.asarray(imagecodecs.avif_decode(data, index=0, numthreads=1))
+        if samples.ndim == 3:
+            samples = samples[:, :, 0] if gray else samples[:, :, :3]
+        if samples.dtype == np.uint16:
+            samples = to_8_bits(np.minimum(samples, (1 << bits) - 1), bits)
+        return check_image(np.ascontiguousarray(samples))
+    except CodecError:
+        raise
+    except Exception as error:  # libavif's faults come as any of several exceptions
+        raise CodecError(f"Not a readable AVIF file: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
 import sys
@@ -89,6 +90,18 @@ def test_ten_bits_lose_less_in_the_conversion_of_colours(rgb: np.ndarray) -> Non
         for bits in (8, 10)
     )
     assert ten > eight + 0.5
+
+
+def test_damaged_ten_bits_are_refused(rgb: np.ndarray) -> None:
+    data = Avif(bit_depth=10, speed=9).encode(rgb[:40, :40])
+    rng = np.random.default_rng(3)
+    for _ in range(150):
+        damaged = bytearray(data)
+        damaged[int(rng.integers(len(data)))] ^= int(rng.integers(1, 256))
+        with contextlib.suppress(CodecError):
+            Avif.decode(bytes(damaged[: int(rng.integers(len(data) // 2, len(data) + 1))]))
+    with pytest.raises(CodecError):
+        Avif.decode(data[: len(data) // 2])
 
 
 @pytest.mark.parametrize("setting", [{"tune": "psnr"}, {"tune": "ssim"}, {"full_range": False}])
