@@ -66,6 +66,9 @@ class BuildConfig:
         patch_size: Side of the square patches in pixels.
         patches_per_class: Patches for each source and class, spread over the class's files.
         seed: Fixes splits, codec settings and patch positions.
+        settings_per_source: Encoder settings drawn for each source and codec, 1 to 100; the targets
+            are dealt out among them. More settings bring few sources more variety, and cost
+            encodes, because targets share them only within a setting.
     """
 
     codecs: tuple[str, ...] = tuple(CODECS)
@@ -74,6 +77,7 @@ class BuildConfig:
     patch_size: int = 64
     patches_per_class: int = 42
     seed: int = 0
+    settings_per_source: int = 1
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.codecs if name not in CODECS]
@@ -98,6 +102,10 @@ class BuildConfig:
             raise BuildError(
                 f"patches_per_class must be 1 to {MAX_PATCHES_PER_CLASS}. "
                 f"Received: {self.patches_per_class}"
+            )
+        if not 1 <= self.settings_per_source <= 100:
+            raise BuildError(
+                f"settings_per_source must be 1 to 100. Received: {self.settings_per_source}"
             )
         if not 0 <= self.seed < 2**32:
             raise BuildError(f"seed must be 0 to 2³² − 1. Received: {self.seed}")
@@ -167,25 +175,33 @@ class BuildResult:
 def plan(sources: Sequence[Source], config: BuildConfig) -> list[Job]:
     """Every job of a build. Each draws its codec setting by a seed of its own."""
     splits = assign_splits((source.group for source in sources), config.seed)
+    count = config.settings_per_source
     jobs = []
     for source in sources:
         for label in config.codecs:
-            key = f"{config.seed}:{source.pixel_sha256}:{label}"
-            seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
-            variants = CODECS[label].variants()
-            codec = variants[seed % len(variants)]
-            lossy = codec.knob is not None
-            jobs.append(
-                Job(
-                    source=source,
-                    split=splits[source.group],
-                    label=label,
-                    params=codec.params(),
-                    seed=seed,
-                    ratios=config.ratios if lossy else (),
-                    ssims=config.ssims if lossy else (),
+            lossy = CODECS[label].knob is not None
+            for setting in range(count if lossy else 1):
+                ratios = config.ratios[setting::count] if lossy else ()
+                # The deal goes on from the ratios to the SSIMs.
+                first = (setting - len(config.ratios)) % count
+                ssims = config.ssims[first::count] if lossy else ()
+                if lossy and not ratios and not ssims:
+                    continue
+                key = f"{config.seed}:{source.pixel_sha256}:{label}"
+                key += f":{setting}" if setting else ""
+                seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
+                variants = CODECS[label].variants()
+                jobs.append(
+                    Job(
+                        source=source,
+                        split=splits[source.group],
+                        label=label,
+                        params=variants[seed % len(variants)].params(),
+                        seed=seed,
+                        ratios=ratios,
+                        ssims=ssims,
+                    )
                 )
-            )
     return jobs
 
 

@@ -229,6 +229,23 @@ def test_an_encoder_that_fails_costs_its_own_samples_only(tmp_path: Path) -> Non
         assert str(tmp_path) not in json.dumps(row)
 
 
+@pytest.mark.parametrize("settings", [1, 2, 3, 7])
+def test_settings_share_the_targets_out(sources: Path, settings: int) -> None:
+    config = dataclasses.replace(CONFIG, ratios=(5.0, 10.0), settings_per_source=settings)
+    found, _ = find_sources([sources], min_side=32)
+    jobs = plan(found, config)
+    for source in found:
+        for label in config.codecs:
+            own = [job for job in jobs if (job.source, job.label) == (source, label)]
+            targets = [target for job in own for target in (*job.ratios, *job.ssims)]
+            lossy = label != "uncompressed"
+            assert sorted(targets) == ([0.9, 5.0, 10.0] if lossy else [])
+            assert len(own) == (min(settings, 3) if lossy else 1)
+    assert len({job.job_id for job in jobs}) == len(jobs)
+    used = {json.dumps(job.params) for job in jobs if job.label == "jpeg"}
+    assert len(used) > min(settings, 3)
+
+
 def test_scarce_positions_leave_classes_balanced(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "small.tif", photograph_like(32, 33, 3))
     config = dataclasses.replace(CONFIG, codecs=("uncompressed", "jpeg"))

@@ -29,8 +29,10 @@ BUILD = BuildConfig(
     codecs=("uncompressed", "jpeg", "jpeg2000", "jpegxr", "bpg", "svd", "kmeans"),
     patches_per_class=210,
     seed=54,
+    settings_per_source=7,
 )
-"""Seven classes, to take minutes. Few photographs, so many patches of each. With this seed the test
+"""Seven classes, to take minutes. Few photographs, so many patches of each, and an encoder setting
+of its own for each target: most settings should occur in training, too. With this seed the test
 split holds `coffee`, one of the four large clean photographs; the other three stay for training."""
 
 TRAINING = TrainConfig(epochs=12, minutes=4.5)
