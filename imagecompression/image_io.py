@@ -41,7 +41,7 @@ WRITE_SUFFIXES = (".png", ".tif", ".tiff")
 
 _EXTRA_SAMPLES, _XMP = 338, 700
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_PILLOW_FORMATS = {"jpeg": "JPEG", "uncompressed": "PNG", "kmeans": "PNG"}
+_PILLOW_FORMATS = {"uncompressed": "PNG", "kmeans": "PNG"}
 """Codecs whose files' extras Pillow knows; the others answer by `decode_with`."""
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _PNG_SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}

@@ -20,12 +20,13 @@ from imagecompression.codec import (
     Codec,
     CodecError,
     CodecUnavailableError,
+    Extras,
     Image,
     Knob,
     check_image,
     check_size,
 )
-from imagecompression.pillow_image import gray_or_rgb, open_checked
+from imagecompression.pillow_image import extras_of, gray_or_rgb, open_checked
 from imagecompression.quantisation_tables import SCHOOLS, quantisation_tables
 
 SUBSAMPLINGS = {
@@ -51,6 +52,7 @@ ENCODERS = {
 _PILLOW = "libjpeg-turbo"
 _PILLOW_SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}  # its "4:1:1" writes 4:2:0
 _ARITHMETIC = ("libjpeg-turbo-2.1.0", "libjpeg-8d", "libjpeg-9e")
+_MOST_IN_SEGMENT = 65_533
 _MOST_RESTART = 65_535  # DRI holds 16 bits
 _MOST_SCANNED = 100 * MAX_PIXELS
 """Pixels times scans: a small file of many empty scans would keep a decoder busy for hours."""
@@ -100,6 +102,7 @@ class Jpeg(Codec):
     knob: ClassVar[Knob] = Knob("quality", 1, 100, 1, rises_with_size=True)
     ratio_tolerance: ClassVar[float] = 0.05
     ssim_tolerance: ClassVar[float] = 0.01
+    keeps: ClassVar[frozenset[str]] = frozenset({"exif", "icc", "xmp"})
 
     def __post_init__(self) -> None:
         self._check_range("quality", 1, 100)
@@ -150,6 +153,10 @@ class Jpeg(Codec):
             if self.encoder == _PILLOW:
                 return self._encode_by_pillow(image)
             return self._encode_by_jpeglib(image)
+
+    def encode_with(self, image: Image, extras: Extras) -> bytes:
+        self._check_extras(image, extras)
+        return _with_segments(self.encode(image), extras)
 
     def _encode_by_pillow(self, image: Image) -> bytes:
         options: dict[str, Any] = {}
@@ -209,9 +216,13 @@ class Jpeg(Codec):
 
     @classmethod
     def decode(cls, data: bytes) -> Image:
+        return cls.decode_with(data)[0]
+
+    @classmethod
+    def decode_with(cls, data: bytes) -> tuple[Image, Extras]:
         _check_frame(data)
         with open_checked(data, "JPEG") as picture:
-            return gray_or_rgb(picture)
+            return gray_or_rgb(picture), extras_of(picture)
 
     @classmethod
     def matches(cls, data: bytes) -> bool:
@@ -265,6 +276,43 @@ class Jpeg(Codec):
             cls(subsampling="4:4:0", encoder="libjpeg-turbo-2.1.0"),
         ]
         return (*standard, *photoshop, *cameras, *restarts, *old, *mozjpeg, *rare)
+
+
+def _with_segments(data: bytes, extras: Extras) -> bytes:
+    """A JPEG file with metadata as application segments, after the one of JFIF where there is one.
+
+    EXIF and XMP are APP1, an ICC profile is APP2 in parts (ICC.1, annex B.4).
+
+    Raises:
+        CodecError: EXIF or XMP over what a segment can hold.
+    """
+    segments = []
+    for name, signature in (("exif", b"Exif\0\0"), ("xmp", b"http://ns.adobe.com/xap/1.0/\0")):
+        content = getattr(extras, name)
+        if content is not None:
+            if len(signature + content) > _MOST_IN_SEGMENT:
+                raise CodecError(
+                    f"JPEG holds up to {_MOST_IN_SEGMENT - len(signature)} bytes of {name}. "
+                    f"Received: {len(content)}"
+                )
+            segments.append((0xE1, signature + content))
+    if extras.icc is not None:
+        room = _MOST_IN_SEGMENT - 14
+        parts = [extras.icc[at : at + room] for at in range(0, len(extras.icc), room)]
+        if len(parts) > 255:
+            raise CodecError(
+                f"JPEG holds up to {255 * room} bytes of ICC profile. Received: {len(extras.icc)}"
+            )
+        for number, part in enumerate(parts, start=1):
+            segments.append((0xE2, b"ICC_PROFILE\0" + bytes((number, len(parts))) + part))
+    at = 2
+    if data[2:4] == b"\xff\xe0":
+        at += 2 + int.from_bytes(data[4:6], "big")
+    written = b"".join(
+        struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+        for marker, content in segments
+    )
+    return data[:at] + written + data[at:]
 
 
 def _check_frame(data: bytes) -> None:

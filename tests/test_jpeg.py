@@ -17,7 +17,7 @@ import pytest
 from conftest import photograph_like
 from PIL import Image as PilImage
 
-from imagecompression import CodecError, CodecUnavailableError, Jpeg
+from imagecompression import CodecError, CodecUnavailableError, Extras, Jpeg
 from imagecompression import jpeg as jpeg_module
 from imagecompression.jpeg import ENCODERS, SUBSAMPLINGS
 from imagecompression.metrics import psnr
@@ -485,3 +485,18 @@ def test_importing_the_module_loads_no_jpeglib() -> None:
     )
     assert done.stdout.strip() == "False"
     assert jpeg_module.Jpeg is Jpeg
+
+
+def test_long_profiles_are_cut_into_segments(rgb: np.ndarray) -> None:
+    profile = bytes(16) + b"RGB " + bytes(range(256)) * 600
+    for setting in (Jpeg(), Jpeg(encoder="libjpeg-6b")):
+        data = setting.encode_with(rgb, Extras(icc=profile))
+        pixels, found = Jpeg.decode_with(data)
+        assert found.icc == profile
+        assert np.array_equal(pixels, Jpeg.decode(setting.encode(rgb)))
+
+
+def test_metadata_too_long_for_a_segment_are_refused(rgb: np.ndarray) -> None:
+    for extras in (Extras(exif=bytes(65_530)), Extras(xmp=bytes(65_510))):
+        with pytest.raises(CodecError, match="JPEG holds up to"):
+            Jpeg().encode_with(rgb, extras)
