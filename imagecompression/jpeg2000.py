@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes.util
 import dataclasses
 import functools
-import importlib.util
 import os
 import struct
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from imagecompression.bit_depth import to_8_bits
+from imagecompression.bundled_library import bundled_library
 from imagecompression.codec import (
     Codec,
     CodecError,
@@ -380,18 +380,9 @@ def _decode_by_imagecodecs(data: bytes, bits: int) -> Image:
 @functools.cache
 def _bundled_openjpeg() -> str | None:
     """Path of the OpenJPEG library inside the wheel of Pillow or imagecodecs, if one is there."""
-    for package in ("PIL", "imagecodecs"):
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            continue
-        site = Path(spec.origin).parent.parent
-        folders = [site / f"{name}.libs" for name in ("pillow", "imagecodecs")]
-        folders += [Path(spec.origin).parent / ".dylibs"]
-        for folder in folders:
-            found = sorted(folder.glob("*openjp2*"))
-            if found:
-                return os.fspath(found[0])
-    return None
+    packages = ("PIL", "imagecodecs")
+    found = (bundled_library(package, "*openjp2*") for package in packages)
+    return next((os.fspath(path) for path in found if path is not None), None)
 
 
 @functools.cache

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from imagecompression.bit_depth import to_8_bits
+from imagecompression.bundled_library import bundled_library
 from imagecompression.codec import (
     Codec,
     CodecError,
@@ -309,17 +309,17 @@ def _libjxl() -> Any:
     Raises:
         CodecUnavailableError: imagecodecs has it linked in, or lies elsewhere.
     """
-    package = Path(_imagecodecs().__file__).parent
-    for folder in (package.parent / "imagecodecs.libs", package / ".dylibs"):
-        for path in sorted((*folder.glob("libjxl-*"), *folder.glob("libjxl.*"))):
-            library = ctypes.CDLL(str(path))
-            for function in ("JxlEncoderCreate", "JxlEncoderFrameSettingsCreate"):
-                getattr(library, function).restype = ctypes.c_void_p
-            return library
-    raise CodecUnavailableError(
-        "Lossy modular JPEG XL needs libjxl as a shared library inside imagecodecs' wheel, as on "
-        "Linux and macOS. Install imagecodecs from a wheel, or take modular=False."
-    )
+    _imagecodecs()
+    path = bundled_library("imagecodecs", "libjxl-*", "libjxl.*")
+    if path is None:
+        raise CodecUnavailableError(
+            "Lossy modular JPEG XL needs libjxl as a shared library inside imagecodecs' wheel, as "
+            "on Linux and macOS. Install imagecodecs from a wheel, or take modular=False."
+        )
+    library = ctypes.CDLL(str(path))
+    for function in ("JxlEncoderCreate", "JxlEncoderFrameSettingsCreate"):
+        getattr(library, function).restype = ctypes.c_void_p
+    return library
 
 
 def _encode_directly(image: Image, codec: JpegXl) -> bytes:

@@ -23,15 +23,14 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import functools
-import importlib.util
 import os
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from imagecompression.bundled_library import bundled_library
 from imagecompression.codec import (
     Codec,
     CodecError,
@@ -518,11 +517,7 @@ def _jxrlib() -> tuple[ctypes.CDLL, ctypes.CDLL]:
 
 def _library_path(name: str) -> str:
     """Path of one of jxrlib's libraries, or a name that the loader will not find."""
-    spec = importlib.util.find_spec("imagecodecs")
-    if spec is not None and spec.origin is not None:
-        package = Path(spec.origin).parent
-        for folder in (package.parent / "imagecodecs.libs", package / ".dylibs"):
-            found = sorted(folder.glob(f"lib{name}[-.]*"))
-            if found:
-                return os.fspath(found[0])
+    found = bundled_library("imagecodecs", f"lib{name}[-.]*")
+    if found is not None:
+        return os.fspath(found)
     return ctypes.util.find_library(name) or f"lib{name}"

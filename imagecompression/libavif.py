@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from pathlib import Path
 
 import numpy as np
 
+from imagecompression.bundled_library import bundled_library
 from imagecompression.codec import CodecError, CodecUnavailableError, Image
 
 _FORMATS = {"4:4:4": 1, "4:2:2": 2, "4:2:0": 3, "4:0:0": 4}
@@ -156,11 +156,11 @@ def _libavif() -> ctypes.CDLL:
         import imagecodecs  # slow to import
 
         imagecodecs.avif_version()  # loads the libraries that libavif needs
-        package = Path(imagecodecs.__file__).parent
-        folders = (package.parent / "imagecodecs.libs", package / ".dylibs")
-        found = [path for folder in folders for path in sorted(folder.glob("libavif[-.]*"))]
-        library = ctypes.CDLL(str(found[0]))
-    except (ImportError, RuntimeError, OSError, IndexError) as error:
+        path = bundled_library("imagecodecs", "libavif[-.]*")
+        if path is None:
+            raise OSError("There is none in it.")
+        library = ctypes.CDLL(str(path))
+    except (ImportError, RuntimeError, OSError) as error:
         raise CodecUnavailableError(
             "AVIF of 10 bits needs libavif as a shared library inside imagecodecs' wheel, as on "
             f"Linux and macOS. Install imagecodecs from a wheel, or take bit_depth=8. {error}"

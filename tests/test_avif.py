@@ -114,7 +114,7 @@ def test_ten_bits_have_every_setting(rgb: np.ndarray, setting: dict[str, Any]) -
 def test_ten_bits_without_a_library_are_unavailable() -> None:
     script = (
         "import imagecodecs, numpy as np\n"
-        "imagecodecs.__file__ = '/nowhere/imagecodecs/__init__.py'\n"
+        "imagecodecs.__spec__.origin = '/nowhere/imagecodecs/__init__.py'\n"
         "from imagecompression import Avif, CodecUnavailableError\n"
         "try:\n"
         "    Avif(bit_depth=10).encode(np.zeros((8, 8), np.uint8))\n"
