@@ -43,6 +43,7 @@ from imagecompression.codec import (
     check_size,
 )
 from imagecompression.hevc import (
+    PRESETS,
     START_CODE,
     SequenceHeader,
     build_vps,
@@ -51,19 +52,6 @@ from imagecompression.hevc import (
     with_last_block,
 )
 from imagecompression.ycbcr import ColorSpace, Plane, halve_chroma, rgb_to_ycbcr, ycbcr_to_rgb
-
-PRESETS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-    "placebo",
-)
 
 PIXEL_FORMATS = {
     "4:2:0": YUV_420,

@@ -18,22 +18,11 @@ from imagecompression.codec import (
     check_image,
     check_size,
 )
+from imagecompression.hevc import PRESETS
 from imagecompression.isobmff import brands
 
 BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
-PRESETS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-    "placebo",
-)
 TUNES = ("ssim", "psnr", "grain", "fastdecode")
 ONE_THREAD = {"x265:pools": "none", "x265:frame-threads": "1", "x265:wpp": "0"}
 """Threads would cost speed only, but wave fronts change the bytes."""

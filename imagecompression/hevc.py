@@ -19,6 +19,20 @@ SLICES = (*range(10), *IRAP_SLICES)
 MAX_UE_BITS = 20
 """Longest run of leading zeros that is read; every field read here is smaller than 2^20."""
 
+PRESETS = (
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+    "placebo",
+)
+"""x265's presets, from fast to thorough."""
+
 BLOCK_DATA = bytes(80) + b"\x80"
 """Slice data in which each bin is the likelier one: valid for any block."""
 
