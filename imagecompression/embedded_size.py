@@ -1,4 +1,4 @@
-"""Width and height of the pictures inside a TIFF's strips and tiles, from their own headers.
+"""Width and height of pictures from their own headers, above all inside a TIFF's strips and tiles.
 
 A decoder allocates what the inner header says, whatever the TIFF around it announces. On damaged
 bytes these functions raise `CodecError`, `struct.error`, `KeyError` or Pillow's errors.
@@ -14,8 +14,8 @@ from PIL import Image as PilImage
 from imagecompression.codec import CodecError
 
 
-def jpeg_size(segment: bytes) -> tuple[int, int]:
-    """Width and height from the first frame header of a JPEG stream."""
+def jpeg_frame(segment: bytes) -> tuple[int, int, int] | None:
+    """Bits a sample, width and height from the first frame header of a JPEG stream, or None."""
     at = 2
     while at + 9 <= len(segment):
         if segment[at] != 0xFF:
@@ -26,11 +26,19 @@ def jpeg_size(segment: bytes) -> tuple[int, int]:
         elif marker == 0xD8 or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without a length
             at += 2
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", segment, at + 5)
-            return width, height
+            bits, height, width = struct.unpack_from(">BHH", segment, at + 4)
+            return bits, width, height
         else:
             at += 2 + int.from_bytes(segment[at + 2 : at + 4], "big")
-    raise CodecError("A strip or tile is not readable JPEG: it has no frame header.")
+    return None
+
+
+def jpeg_size(segment: bytes) -> tuple[int, int]:
+    """Width and height from the first frame header of a JPEG stream."""
+    frame = jpeg_frame(segment)
+    if frame is None:
+        raise CodecError("A strip or tile is not readable JPEG: it has no frame header.")
+    return frame[1:]
 
 
 def jpeg2000_size(segment: bytes) -> tuple[int, int]:

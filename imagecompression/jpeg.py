@@ -26,6 +26,7 @@ from imagecompression.codec import (
     check_image,
     check_size,
 )
+from imagecompression.embedded_size import jpeg_frame
 from imagecompression.pillow_image import extras_of, gray_or_rgb, open_checked
 from imagecompression.quantisation_tables import SCHOOLS, quantisation_tables
 
@@ -322,25 +323,19 @@ def _check_frame(data: bytes) -> None:
         CodecError: Samples of other than 8 bits, over `MAX_PIXELS` pixels, or more scans than a
             picture of that size can need.
     """
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            bits, height, width = struct.unpack_from(">BHH", data, at + 4)
-            if bits != 8:
-                raise CodecError(
-                    "Only JPEG files with 8 bits per sample are read; convert the file with a "
-                    f"program that reads others. Received: {bits} bits"
-                )
-            check_size(width, height)
-            scans = data.count(b"\xff\xda")
-            if scans * width * height > _MOST_SCANNED:
-                raise CodecError(
-                    f"A JPEG file may have at most {_MOST_SCANNED:,} pixels times scans. "
-                    f"Received: {width}×{height} pixels, {scans} scans"
-                )
-            return
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    frame = jpeg_frame(data)
+    if frame is None:
+        return
+    bits, width, height = frame
+    if bits != 8:
+        raise CodecError(
+            "Only JPEG files with 8 bits per sample are read; convert the file with a "
+            f"program that reads others. Received: {bits} bits"
+        )
+    check_size(width, height)
+    scans = data.count(b"\xff\xda")
+    if scans * width * height > _MOST_SCANNED:
+        raise CodecError(
+            f"A JPEG file may have at most {_MOST_SCANNED:,} pixels times scans. "
+            f"Received: {width}×{height} pixels, {scans} scans"
+        )
