@@ -41,8 +41,6 @@ WRITE_SUFFIXES = (".png", ".tif", ".tiff")
 
 _EXTRA_SAMPLES, _XMP = 338, 700
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_PILLOW_FORMATS = {"uncompressed": "PNG", "kmeans": "PNG"}
-"""Codecs whose files' extras Pillow knows; the others answer by `decode_with`."""
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 _PNG_SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
 
@@ -139,13 +137,10 @@ def load_extras(path: str | os.PathLike[str]) -> Extras:
                 extras = extras_of(picture)
                 straight = 1 not in (getattr(picture, "tag_v2", {}).get(_EXTRA_SAMPLES) or ())
             return extras if straight else extras.only(frozenset({"icc", "xmp"}))
+        if data[:8] == _PNG_MAGIC:  # with a palette, too
+            return Lossless.decode_with(data)[1]
         codec = next((codec for codec in _codecs().values() if codec.matches(data)), None)
-        if codec is None:
-            return Extras()
-        if codec.name not in _PILLOW_FORMATS:
-            return codec.decode_with(data)[1]
-        with open_checked(data, _PILLOW_FORMATS[codec.name]) as picture:
-            return extras_of(picture)
+        return Extras() if codec is None else codec.decode_with(data)[1]
     except CodecUnavailableError:
         raise
     except Exception as error:  # decoders of untrusted data
