@@ -263,7 +263,8 @@ def test_written_png_in_blocks_is_the_same(
 
 @pytest.mark.parametrize("colors", [2, 16, 64, 256])
 def test_files_are_as_small_as_an_optimiser_makes_them(colors: int) -> None:
-    oxipng = pytest.importorskip("oxipng")
+    import oxipng
+
     picture = photograph_like(240, 320, 3, 2)
     data = KMeans(colors=colors).encode(picture)
     smallest = oxipng.optimize_from_memory(data, level=4)
@@ -327,7 +328,8 @@ def test_qualities_out_of_range_are_refused(rgb: np.ndarray, bounds: tuple[int, 
 
 
 def test_quality_agrees_with_libimagequant(rgb: np.ndarray) -> None:
-    imagequant = pytest.importorskip("imagequant")
+    import imagequant
+
     rgb = np.ascontiguousarray(rgb[:48, :64])
     opaque = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)]).tobytes()
     for maximum in (20, 40):
@@ -397,7 +399,8 @@ def test_lab_agrees_with_published_values() -> None:
 
 
 def test_lab_agrees_with_scikit_image() -> None:
-    color = pytest.importorskip("skimage.color")
+    from skimage import color
+
     colors = np.random.default_rng(0).integers(0, 256, (500, 3), np.uint8)
     assert np.allclose(srgb_to_lab(colors), color.rgb2lab(colors / 255.0), atol=0.03)
 
