@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -35,6 +35,10 @@ LINE_SECONDS = 10.0
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; all cores if none.")]
+Groups = Annotated[
+    Path | None, typer.Option(help="CSV with columns file, group and, if known, origin.")
+]
 CodecNames = Annotated[
     str | None, typer.Option(help="Codec names with commas between them; all when left out.")
 ]
@@ -43,23 +47,55 @@ CodecNames = Annotated[
 @app.command("build-dataset")
 def build_dataset_command(
     sources: Annotated[list[Path], typer.Argument(help="Pristine TIFF or PNG files, or folders.")],
-    out: Annotated[Path, typer.Option(help="Folder of the dataset; a killed build goes on in it.")],
+    out: Annotated[
+        str, typer.Option(help="Folder or URL of the dataset; a build that was killed goes on.")
+    ],
     codecs: CodecNames = None,
     ratios: Annotated[str, typer.Option(help="Compression ratios, 20 for 20:1.")] = "5,10,20,40",
     ssims: Annotated[str, typer.Option(help="SSIM targets.")] = "0.8,0.9,0.95",
+    target_spread: Annotated[
+        float, typer.Option(help="Each of these is moved at random by up to this share.")
+    ] = 0.1,
+    random_ratios: Annotated[int, typer.Option(help="Further ratios, drawn log-uniformly.")] = 0,
+    ratio_range: Annotated[
+        tuple[float, float], typer.Option(help="Least and greatest random ratio.")
+    ] = (4.0, 60.0),
+    random_ssims: Annotated[int, typer.Option(help="Further SSIM targets, drawn uniformly.")] = 0,
+    ssim_range: Annotated[
+        tuple[float, float], typer.Option(help="Least and greatest random SSIM.")
+    ] = (0.75, 0.98),
+    settings_per_source: Annotated[
+        int, typer.Option(help="Encoder settings drawn for each source and codec.")
+    ] = 1,
+    histories: Annotated[
+        str, typer.Option(help="What else happens to the pictures: names, or a JSON file.")
+    ] = "single",
+    label_rule: Annotated[
+        str, typer.Option(help="Which codec of several gives the label: last or first.")
+    ] = "last",
     patch_size: Annotated[int, typer.Option(help="Side of the patches in pixels.")] = 64,
     patches_per_class: Annotated[
         int, typer.Option(help="Patches for each source and class, over all its targets.")
     ] = 42,
+    groups: Groups = None,
     seed: Seed = 0,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; all cores if none.")
+    workers: Workers = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler whose workers do the work.")
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Make samples that failed before again.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made, with an estimate, and stop.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
-    """Encode sources with every codec at every target, split them, and cut patches."""
+    """Encode sources with every codec at every target, split them, cut patches, and audit it."""
     with user_errors(json_output):
-        from datasets.build import BuildConfig, build_dataset
+        from datasets.build import build_dataset
+        from datasets.estimate import estimate_build
+        from datasets.plan import BuildConfig
 
         config = BuildConfig(
             codecs=tuple(_codec_names(codecs)),
@@ -68,14 +104,165 @@ def build_dataset_command(
             patch_size=patch_size,
             patches_per_class=patches_per_class,
             seed=seed,
+            settings_per_source=settings_per_source,
+            target_spread=target_spread,
+            random_ratios=random_ratios,
+            ratio_range=ratio_range,
+            random_ssims=random_ssims,
+            ssim_range=ssim_range,
+            histories=_histories(histories),
+            label_rule=label_rule,
         )
+        if dry_run:
+            with staged_progress() as progress:
+                estimate = estimate_build(sources, config, workers, progress, groups)
+            if json_output:
+                print_json(dataclasses.asdict(estimate))
+            else:
+                print_estimate(estimate)
+            return
         with staged_progress() as progress:
-            result = build_dataset(sources, out, config, workers, progress)
+            result = build_dataset(
+                sources, out, config, workers, progress, scheduler, retry_failed, groups
+            )
         if json_output:
             print_json(dataclasses.asdict(result))
         else:
             print_build(result)
         complain_of_sources(result)
+
+
+@app.command("vet-sources")
+def vet_sources_command(
+    sources: Annotated[list[Path], typer.Argument(help="Pristine TIFF or PNG files, or folders.")],
+    out: Annotated[
+        Path | None, typer.Option(help="CSV to write, with everything as JSON beside it.")
+    ] = None,
+    groups: Groups = None,
+    min_side: Annotated[int, typer.Option(min=1, help="Least width and height.")] = 64,
+    workers: Workers = None,
+    json_output: Json = False,
+) -> None:
+    """Judge whether pictures are pristine: lossy data, JPEG history, duplicates, flatness."""
+    with user_errors(json_output):
+        from datasets.sources import vet
+        from datasets.workers import worker_pool
+
+        with staged_progress() as progress, worker_pool(_processes(workers)) as pool:
+            vetting = vet(
+                sources,
+                min_side,
+                lambda done, total: progress("vetting sources", done, total),
+                pool,
+                groups,
+            )
+        if out is not None:
+            vetting.save(out)
+        if json_output:
+            print_json(vetting.to_json())
+        else:
+            print_table(
+                ("file", "verdict", "why or group"),
+                [(r["file"], r["verdict"], r["explanation"] or r["group"]) for r in vetting.rows()],
+            )
+            for one, other, cosine in vetting.near_duplicates:
+                print(f"One group for their likeness ({cosine:.2f}): {one}, {other}")
+            reasons = ", ".join(f"{count} {reason}" for reason, count in vetting.reasons.items())
+            print(
+                f"{len(vetting.sources)} accepted, {len(vetting.rejected)} rejected"
+                + (f": {reasons}" if reasons else "")
+            )
+        for note in vetting.notes:
+            announce(note)
+        if vetting.exit_status:
+            raise typer.Exit(vetting.exit_status)
+
+
+@app.command("audit")
+def audit_command(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL made by build-dataset.")],
+    json_output: Json = False,
+) -> None:
+    """Look for shortcuts: whether facts about the files tell the class, and for leaks."""
+    with user_errors(json_output):
+        from datasets.audit import audit_manifest
+        from datasets.build import find_leaks, read_dataset
+        from datasets.manifest import read_manifest
+
+        seed = read_dataset(dataset)["seed"]
+        table = read_manifest(dataset)
+        audit, leaks = audit_manifest(table, seed), find_leaks(dataset, table)
+        if json_output:
+            print_json({**audit.to_json(), "leaks": leaks})
+        else:
+            for line in [*audit.lines(), *(f"LEAK {leak}" for leak in leaks)]:
+                print(line)
+        if audit.verdict == "fail" or leaks:
+            raise typer.Exit(1)
+
+
+@app.command("verify")
+def verify_command(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL made by build-dataset.")],
+    pixels: Annotated[bool, typer.Option(help="Decode each file and check its pixels too.")] = True,
+    workers: Workers = None,
+    json_output: Json = False,
+) -> None:
+    """Recompute every hash of a dataset."""
+    with user_errors(json_output):
+        from datasets.verification import verify
+        from datasets.workers import worker_pool
+
+        with staged_progress() as progress, worker_pool(_processes(workers)) as pool:
+            found = verify(
+                dataset, pool, pixels, lambda done, total: progress("verifying", done, total)
+            )
+        if json_output:
+            print_json(dataclasses.asdict(found))
+        else:
+            decoded = ", decoded" if found.pixels else ""
+            print(
+                f"{found.samples} files, {found.bytes / 1e6:,.1f} MB{decoded}: "
+                f"{len(found.faults) or 'no'} faults"
+            )
+        for fault in found.faults:
+            complain(fault.file, fault.problem)
+        if found.faults:
+            raise typer.Exit(1)
+
+
+@app.command("export")
+def export_command(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL made by build-dataset.")],
+    form: Annotated[
+        str, typer.Option("--format", help="patches, tfrecord, webdataset or huggingface.")
+    ],
+    out: Annotated[Path, typer.Option(help="New folder.")],
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    workers: Workers = None,
+    json_output: Json = False,
+) -> None:
+    """Write a dataset in the format of another framework."""
+    with user_errors(json_output):
+        from datasets.export import export_dataset
+        from datasets.splits import SPLITS
+        from datasets.workers import worker_pool
+
+        splits = SPLITS if split == "all" else (split,)
+        with staged_progress() as progress, worker_pool(_processes(workers)) as pool:
+            result = export_dataset(
+                dataset,
+                out,
+                form,
+                pool,
+                splits,
+                lambda done, total: progress("exporting", done, total),
+            )
+        if json_output:
+            print_json(dataclasses.asdict(result))
+        else:
+            counts = ", ".join(f"{count} {name}" for name, count in result.samples.items())
+            print(f"{out}: {counts}; {result.files} files, {result.bytes / 1e6:,.1f} MB")
 
 
 @app.command("train")
@@ -425,49 +612,49 @@ def announce(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+class Progress(Protocol):
+    """Shows how much of a stage is done, and what else there is to say of it."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
+
+
 @contextmanager
-def staged_progress() -> Iterator[Callable[[str, int, int], None]]:
+def staged_progress() -> Iterator[Progress]:
     """Progress of each stage on standard error: bars on a terminal, else a line now and then."""
     if not sys.stderr.isatty():
         yield progress_lines()
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with progress.Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
-        def show(stage: str, done: int, total: int) -> None:
+        def show(stage: str, done: int, total: int, note: str = "") -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = bars.add_task(stage, total=total, note=note)
+            bars.update(tasks[stage], completed=done, total=total, note=note)
 
         yield show
 
 
-def progress_lines() -> Callable[[str, int, int], None]:
+def progress_lines() -> Progress:
     """A line every ten seconds, and one when a stage is done."""
     said: dict[str, float] = {}
 
-    def show(stage: str, done: int, total: int) -> None:
+    def show(stage: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         if done == total or now - said.setdefault(stage, now) >= LINE_SECONDS:
             said[stage] = now
-            announce(f"{stage} {done}/{total}")
+            announce(f"{stage} {done}/{total}" + (f", {note}" if note else ""))
 
     return show
 
@@ -513,12 +700,52 @@ def print_build(result: Any) -> None:
     splits = ", ".join(f"{count} {split}" for split, count in result.splits.items())
     print(f"Dataset {result.folder}")
     print(f"  sources   {result.sources} ({splits}), {len(result.rejected)} rejected")
+    unreached = sum(one.unreached for one in result.classes)
     print(
-        f"  samples   {result.samples}, {result.unreached} off their target, "
-        f"{len(result.failed)} failed; {result.encodes_per_sample:.1f} encodes each"
+        f"  samples   {result.samples}, {unreached} off their target, {len(result.failed)} failed; "
+        f"{result.encodes_per_target:.2f} encodes a target, {result.seconds:.0f} s"
     )
     print(f"  patches   {result.patches}")
-    print_table(("  class", "samples"), [(f"  {k}", n) for k, n in result.samples_by_label.items()])
+    head = ("  class", "samples", "failed", "off target", "encodes", "ratio", "SSIM")
+    print_table(
+        head,
+        [
+            (
+                f"  {one.label}",
+                one.samples,
+                one.failed,
+                one.unreached,
+                _figure(one.encodes_per_target, ".2f"),
+                _figure(one.median_ratio, ".1f"),
+                _figure(one.median_ssim, ".3f"),
+            )
+            for one in result.classes
+        ],
+    )
+    for line in result.audit.lines():
+        print(f"  {line}")
+    for leak in result.leaks:
+        print(f"  LEAK {leak}")
+
+
+def print_estimate(estimate: Any) -> None:
+    """What a build would make."""
+    print(
+        f"{estimate.sources} sources ({len(estimate.rejected)} rejected), {estimate.samples} "
+        f"samples, {estimate.patches} patches at most"
+    )
+    print(
+        f"about {estimate.seconds / 60:.0f} minutes with {estimate.workers} processes, "
+        f"{estimate.encoded_bytes / 1e6:,.0f} MB encoded and {estimate.patch_bytes / 1e6:,.0f} MB "
+        f"of patches; judged by {estimate.probe}, "
+        f"{estimate.encodes_per_target:.2f} encodes a target"
+    )
+    print_table(
+        ("  class", "samples", "seconds each"),
+        [(f"  {c.label}", c.samples, f"{c.seconds_per_sample:.3f}") for c in estimate.classes],
+    )
+    for item in estimate.rejected:
+        complain(item.file, item.error)
 
 
 def print_report(report: Any) -> None:
@@ -580,6 +807,26 @@ def _codec_names(text: str | None) -> list[str]:
     return names
 
 
+def _processes(workers: int | None) -> int:
+    return workers or os.cpu_count() or 1
+
+
+def _histories(text: str) -> tuple[Any, ...]:
+    """Histories by name, from a comma list, or those of a JSON file."""
+    from datasets.histories import HISTORIES, HistoryError, read_histories
+
+    if text.lower().endswith(".json"):
+        return tuple(read_histories(Path(text)))
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in HISTORIES]
+    if unknown or not names:
+        raise HistoryError(
+            f"--histories takes names among {', '.join(HISTORIES)}, or the name of a .json file. "
+            f"Received: {', '.join(unknown) or repr(text)}"
+        )
+    return tuple(HISTORIES[name] for name in names)
+
+
 def _numbers(text: str, option: str) -> tuple[float, ...]:
     """Numbers from a comma list; an empty one gives none."""
     from imagecompression import CodecError
@@ -594,6 +841,11 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
 
 def _settings(params: dict[str, Any]) -> str:
     return " ".join(f"{name}={_plain(value)}" for name, value in params.items())
+
+
+def _figure(value: float, form: str) -> str:
+    """A number, or a dash where there is none."""
+    return format(value, form) if math.isfinite(value) else "-"
 
 
 def _plain(value: object) -> str:

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 PACKAGES = (
-    "av", "constriction", "glymur", "imagecodecs", "imagequant", "jpeglib", "keras", "numpy",
-    "opencv-python", "pillow", "pillow-heif", "pyoxipng", "scikit-image", "scikit-learn", "scipy",
-    "tensorflow", "tifffile",
+    "av", "constriction", "distributed", "fsspec", "glymur", "imagecodecs", "imagequant", "jpeglib",
+    "keras", "numpy", "opencv-python", "pillow", "pillow-heif", "pyoxipng", "scikit-image",
+    "scikit-learn", "scipy", "tensorflow", "tifffile",
 )  # fmt: skip
 
 

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.environment import write_environment
-from datasets.build import BuildConfig, build_dataset
+from datasets.build import build_dataset
 from datasets.manifest import read_manifest
 from datasets.patches import PatchSet, as_rgb, crop_positions, load_patches
+from datasets.plan import BuildConfig
 from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.image_io import read_image
 from train.evaluator import Report, evaluate, evaluate_run, write_report

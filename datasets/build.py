@@ -1,144 +1,79 @@
-"""Building a dataset: sources × codecs × targets → encoded files and the manifest.
+"""Building a dataset: the plan is executed, then manifest, patches, audit and card are written.
 
-A build is planned first; executing the plan in any order and in any number of processes gives the
-same bytes. Finished jobs are journaled, so a build that was killed goes on where it stopped.
+Executing a plan in any order, in any number of processes, on one machine or many, gives the same
+bytes. A build that was stopped, however that happened, goes on where it was.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import hashlib
+import io
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from datasets.manifest import write_manifest
+from datasets.audit import Audit, audit_manifest
+from datasets.card import write_card
+from datasets.croissant import write_croissant
+from datasets.groups import Membership
+from datasets.manifest import read_manifest, write_manifest
 from datasets.patches import PatchConfig, extract_patches
-from datasets.sources import Rejected, Source, find_sources, pixel_hash
-from datasets.splits import SPLITS, assign_splits
-from datasets.workers import worker_pool
-from imagecompression import (
-    CODECS,
-    CodecError,
-    RateSearch,
-    RatioTarget,
-    SsimTarget,
-    codec_from_params,
-)
-from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
-from imagecompression.errors import ImageCompressionError
-from imagecompression.image_io import read_image
-from imagecompression.metrics import measure
-from imagecompression.rate import Target
+from datasets.plan import BuildConfig, BuildError, Task, plan, samples_per_source
+from datasets.samples import Row, failed_row, run_task
+from datasets.sources import Rejected, Source, Vetting, vet
+from datasets.splits import SPLITS, assign_splits, prove_no_leak
+from datasets.storage import Storage
+from datasets.workers import Crashed, Pool, worker_pool
+from imagecompression import CODECS
 
-FORMAT = 1
+FORMAT = 2
 DATASET_FILE = "dataset.json"
-JOURNAL_FILE = "journal.jsonl"
-ENCODED_FOLDER = "encoded"
-
+SOURCES_FILE = "sources.csv"
+REJECTED_FILE = "rejected.json"
+AUDIT_FILE = "audit.json"
 LOCK_FILE = ".lock"
-MAX_PATCHES_PER_CLASS = 100_000
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
 
 
-class BuildError(ImageCompressionError):
-    """The build cannot start: no usable source, bad settings, or a folder with another dataset."""
+class Progress(Protocol):
+    """Called with a stage, how much of it is done, and what else there is to say."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True)
-class BuildConfig:
-    """What makes a dataset, apart from its sources.
+class ClassSummary:
+    """What became of one class.
 
     Attributes:
-        codecs: Names from `CODECS`; the class labels, in this order.
-        ratios: Compression ratio targets, 20 means 20:1.
-        ssims: SSIM targets.
-        patch_size: Side of the square patches in pixels.
-        patches_per_class: Patches for each source and class, spread over the class's files.
-        seed: Fixes splits, codec settings and patch positions.
-        settings_per_source: Encoder settings drawn for each source and codec, 1 to 100; the targets
-            are dealt out among them. More settings bring few sources more variety, and cost
-            encodes, because targets share them only within a setting.
+        label: The class.
+        samples: Encoded files that are well.
+        failed: Samples that could not be made.
+        unreached: Samples whose target was out of reach or between two knob steps.
+        encodes_per_target: Mean number of encodes that a target cost.
+        median_ratio: Of the compression ratios.
+        median_ssim: Of the SSIMs.
     """
 
-    codecs: tuple[str, ...] = tuple(CODECS)
-    ratios: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0)
-    ssims: tuple[float, ...] = (0.8, 0.9, 0.95)
-    patch_size: int = 64
-    patches_per_class: int = 42
-    seed: int = 0
-    settings_per_source: int = 1
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.codecs if name not in CODECS]
-        if unknown or not self.codecs:
-            raise BuildError(
-                f"Codecs must be among {', '.join(CODECS)}. "
-                f"Received: {', '.join(unknown) or 'none'}"
-            )
-        for field_name in ("codecs", "ratios", "ssims"):
-            values = getattr(self, field_name)
-            # Sample names carry targets as they print, so these must differ as well.
-            if len({value if isinstance(value, str) else f"{value:g}" for value in values}) < len(
-                values
-            ):
-                raise BuildError(f"{field_name} has a value twice. Received: {values}")
-        lossy = [name for name in self.codecs if CODECS[name].knob is not None]
-        if lossy and not self.ratios and not self.ssims:
-            raise BuildError("Give at least one ratio or SSIM target.")
-        if not 16 <= self.patch_size <= 1024:
-            raise BuildError(f"patch_size must be 16 to 1024 pixels. Received: {self.patch_size}")
-        if not 1 <= self.patches_per_class <= MAX_PATCHES_PER_CLASS:
-            raise BuildError(
-                f"patches_per_class must be 1 to {MAX_PATCHES_PER_CLASS}. "
-                f"Received: {self.patches_per_class}"
-            )
-        if not 1 <= self.settings_per_source <= 100:
-            raise BuildError(
-                f"settings_per_source must be 1 to 100. Received: {self.settings_per_source}"
-            )
-        if not 0 <= self.seed < 2**32:
-            raise BuildError(f"seed must be 0 to 2³² − 1. Received: {self.seed}")
-        try:
-            self.targets()
-        except CodecError as error:
-            raise BuildError(str(error)) from error
-
-    def targets(self) -> list[Target]:
-        """All targets, ratios first."""
-        return [*map(RatioTarget, self.ratios), *map(SsimTarget, self.ssims)]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One source and one codec setting: the unit of work, with all targets of the dataset."""
-
-    source: Source
-    split: str
     label: str
-    params: dict[str, Any]
-    seed: int
-    ratios: tuple[float, ...]
-    ssims: tuple[float, ...]
-
-    @property
-    def job_id(self) -> str:
-        """Fixed by all that decides the job's bytes, the source's split included."""
-        source = self.source
-        facts: list[Any] = [source.pixel_sha256, source.sha256, source.file, self.split]
-        facts += [self.label, self.params, self.seed, self.ratios, self.ssims]
-        facts += [CODECS[self.label].version()]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    samples: int
+    failed: int
+    unreached: int
+    encodes_per_target: float
+    median_ratio: float
+    median_ssim: float
 
 
 @dataclass(frozen=True)
@@ -146,369 +81,433 @@ class BuildResult:
     """What a build left behind.
 
     Attributes:
-        folder: The dataset.
+        folder: The dataset, a path or a URL.
         sources: Number of accepted sources.
         samples: Number of encoded files that are well.
-        samples_by_label: The same for each class.
+        classes: A summary of each.
         patches: Number of patches.
         splits: Number of sources in each split.
-        unreached: Samples whose target was out of reach or between two knob steps.
-        encodes_per_sample: Mean number of encodes that a target cost.
-        resumed: Jobs taken over from an earlier, interrupted run.
+        encodes_per_target: Mean number of encodes that a target cost.
+        seconds: Wall-clock time of the encoding.
+        audit: See `datasets.audit`.
+        leaks: What was found in two splits; empty in a sound dataset.
         rejected: Sources that were refused.
         failed: Samples that could not be made.
     """
 
-    folder: Path
+    folder: str
     sources: int
     samples: int
-    samples_by_label: dict[str, int]
+    classes: list[ClassSummary]
     patches: int
     splits: dict[str, int]
-    unreached: int
-    encodes_per_sample: float
-    resumed: int
+    encodes_per_target: float
+    seconds: float
+    audit: Audit
+    leaks: list[str]
     rejected: list[Rejected] = field(default_factory=list)
     failed: list[Rejected] = field(default_factory=list)
 
 
-def plan(sources: Sequence[Source], config: BuildConfig) -> list[Job]:
-    """Every job of a build. Each draws its codec setting by a seed of its own."""
-    splits = assign_splits((source.group for source in sources), config.seed)
-    count = config.settings_per_source
-    jobs = []
-    for source in sources:
-        for label in config.codecs:
-            lossy = CODECS[label].knob is not None
-            for setting in range(count if lossy else 1):
-                ratios = config.ratios[setting::count] if lossy else ()
-                # The deal goes on from the ratios to the SSIMs.
-                first = (setting - len(config.ratios)) % count
-                ssims = config.ssims[first::count] if lossy else ()
-                if lossy and not ratios and not ssims:
-                    continue
-                key = f"{config.seed}:{source.pixel_sha256}:{label}"
-                key += f":{setting}" if setting else ""
-                seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
-                variants = CODECS[label].variants()
-                jobs.append(
-                    Job(
-                        source=source,
-                        split=splits[source.group],
-                        label=label,
-                        params=variants[seed % len(variants)].params(),
-                        seed=seed,
-                        ratios=ratios,
-                        ssims=ssims,
-                    )
-                )
-    return jobs
-
-
-def run_job(job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Encode one source with one codec for all targets; write the files, return manifest rows.
-
-    A target that fails gives a row with status ``failed``; the others go on.
-    """
-    try:
-        image = read_image(job.source.path)
-        if pixel_hash(image) != job.source.pixel_sha256:
-            raise CodecError(f"{job.source.file} changed while the dataset was being built")
-        codec = codec_from_params(job.label, job.params)
-        search = RateSearch(image, codec)
-    except Exception as error:  # decoders of untrusted data raise anything; the build must go on
-        return [_failed_row(job, target, _reason(job, error)) for target in _targets(job)]
-    rows = []
-    for target in _targets(job):
-        try:
-            if target is None:
-                data, used = search.probe(0).data, codec
-                outcome: dict[str, Any] = {
-                    "measured": None,
-                    "reached": True,
-                    "reason": "",
-                    "encodes": 1,
-                }
-            else:
-                found = search.to(target)
-                data, used = found.data, found.codec
-                outcome = {
-                    "measured": found.measured,
-                    "reached": found.reached,
-                    "reason": found.reason,
-                    "encodes": found.encodes,
-                }
-            decoded = used.decode(data)
-            row = _row(job, target)
-            path = f"{ENCODED_FOLDER}/{job.label}/{row['sample_id']}{used.suffix}"
-            row |= {
-                "params": json.dumps(used.params(), sort_keys=True),
-                "encoder": used.version(),
-                **outcome,
-                "path": path,
-                "file_bytes": len(data),
-                "file_sha256": hashlib.sha256(data).hexdigest(),
-                "pixel_sha256": pixel_hash(decoded),
-                "channels": 1 if decoded.ndim == 2 else 3,
-                **measure(image, decoded, len(data)),
-            }
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            write_bytes_atomic(folder / path, data)
-            rows.append(row)
-        except OSError:
-            raise  # the dataset's folder cannot be written: no other sample can be kept either
-        except Exception as error:  # encoders raise anything, and some not what can be pickled
-            rows.append(_failed_row(job, target, _reason(job, error)))
-    return rows
-
-
 def build_dataset(
     paths: Sequence[Path],
-    out: Path,
+    out: Path | str,
     config: BuildConfig,
     workers: int | None = None,
     progress: Progress | None = None,
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+    groups: Path | None = None,
 ) -> BuildResult:
-    """Build the dataset of `paths` (files and folders of pristine pictures) in folder `out`.
+    """Build the dataset of `paths` (files and folders of pristine pictures) in `out`.
 
     Started again after a kill, with the same arguments, it goes on and ends with the same files
     and the same manifest. Sources may be added to a dataset by naming them with the old ones.
 
     Args:
-        paths: Files and folders.
-        out: The dataset's folder; made if absent.
+        paths: Files and folders; with a scheduler, such as all workers can read.
+        out: The dataset's folder, or the URL of one on any fsspec file system; made if absent.
         config: See `BuildConfig`.
         workers: Processes; None takes one for each core.
         progress: See `Progress`.
+        scheduler: Address of a Dask scheduler whose workers do the work, instead of processes here.
+        retry_failed: Make samples that failed in an earlier run again.
+        groups: CSV of groups and origins, see `datasets.sources`.
 
     Raises:
         BuildError: No usable source, or `out` holds a dataset of other settings or other files.
         CodecUnavailableError: A library for one of the codecs is missing.
-        WorkerError: A worker process died.
+        StorageError: `out` cannot be written, a full disk for example; what is finished is kept.
     """
-    report = progress or (lambda stage, done, total: None)
-    workers = max(1, workers or os.cpu_count() or 1)
-    for label in config.codecs:
-        CODECS[label].check_available()
-    _check_folder(paths, out, config)
-    sources, rejected = find_sources(
-        paths, config.patch_size, lambda done, total: report("reading sources", done, total)
-    )
-    if not sources:
-        reasons = "; ".join(f"{item.file}: {item.error}" for item in rejected[:5])
-        raise BuildError(f"No usable source picture. {reasons or 'No file was given.'}")
-    with _claimed(out, config):
-        write_json_atomic(out / "rejected.json", [dataclasses.asdict(item) for item in rejected])
-        jobs = plan(sources, config)
-        done_rows = _read_journal(out, {job.job_id for job in jobs})
-        todo = [job for job in jobs if job.job_id not in done_rows]
-        resumed = len(jobs) - len(todo)
-        with worker_pool(workers) as pool:
-            with open(out / JOURNAL_FILE, "a", encoding="utf-8") as journal:
-                finished = resumed
-                report("encoding", finished, len(jobs))
-                for number, rows in pool.run(run_job, ((job, out) for job in todo)):
-                    job_id = todo[number].job_id
-                    done_rows[job_id] = rows
-                    journal.write(json.dumps({"job": job_id, "rows": rows}) + "\n")
-                    journal.flush()
-                    os.fsync(journal.fileno())
-                    finished += 1
-                    report("encoding", finished, len(jobs))
-            rows = [row for job in jobs for row in done_rows[job.job_id]]
-            if not any(row["status"] == "ok" for row in rows):
-                reasons = "; ".join(sorted({row["error"] for row in rows})[:5])
-                raise BuildError(f"No sample could be made. {reasons}")
-            write_manifest(out, rows)
-            patch_config = PatchConfig(config.patch_size, config.patches_per_class, config.seed)
-            patches = extract_patches(
-                out, patch_config, pool, lambda done, total: report("cutting patches", done, total)
-            )
-    well = [row for row in rows if row["status"] == "ok"]
+    report = progress or _silent
+    for codec in config.codecs:
+        CODECS[codec].check_available()
+    storage = Storage(out)
+    _check_folder(paths, storage, config)
+    with _pool(workers, scheduler) as pool:
+        members, fixed = _earlier_sources(storage)
+        vetting = vet(
+            paths,
+            config.patch_size,
+            lambda done, total: report("vetting sources", done, total),
+            pool=pool,
+            groups=groups,
+            earlier=members,
+        )
+        sources, rejected = vetting.sources, vetting.rejected
+        if not sources:
+            reasons = "; ".join(f"{item.file}: {item.error}" for item in rejected[:5])
+            raise BuildError(f"No usable source picture. {reasons or 'No file was given.'}")
+        with _claimed(storage, config):
+            splits = assign_splits({s.group: s.origin for s in sources}, config.seed, fixed)
+            _write_sources(storage, vetting, splits)
+            started = time.perf_counter()
+            _encode(sources, splits, config, storage, pool, report, retry_failed)
+            seconds = time.perf_counter() - started
+            patches = _cut_patches(storage, config, pool, report)
+            table = read_manifest(out)
+            audit, leaks = _judge(table, storage, config, report)
     return BuildResult(
-        folder=out,
+        folder=storage.root,
         sources=len(sources),
-        samples=len(well),
-        samples_by_label={
-            label: sum(row["label"] == label for row in well) for label in config.codecs
-        },
+        samples=sum(status == "ok" for status in table["status"].to_pylist()),
+        classes=summarise(table, read_dataset(out)["labels"]),
         patches=patches,
-        splits=_count_splits(jobs),
-        unreached=sum(not row["reached"] for row in well),
-        encodes_per_sample=sum(row["encodes"] for row in well) / max(1, len(well)),
-        resumed=resumed,
+        splits={
+            split: sum(splits[source.group] == split for source in sources) for split in SPLITS
+        },
+        encodes_per_target=_encodes_per_target(table),
+        seconds=seconds,
+        audit=audit,
+        leaks=leaks,
         rejected=rejected,
-        failed=[Rejected(row["sample_id"], row["error"]) for row in rows if row["status"] != "ok"],
+        failed=_failed(table),
     )
 
 
-def read_dataset(folder: Path) -> dict[str, Any]:
+def read_dataset(folder: Path | str) -> dict[str, Any]:
     """The contents of ``dataset.json``: settings, labels and versions of a dataset.
 
     Raises:
-        BuildError: There is none, or it is damaged or of a later format.
+        BuildError: There is none, or it is damaged or of another format.
     """
-    path = folder / DATASET_FILE
+    name = f"{str(folder).rstrip('/')}/{DATASET_FILE}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(Storage(folder).read(DATASET_FILE))
         if content["format"] != FORMAT:
-            raise BuildError(f"{path}: format {content['format']} is not supported, only {FORMAT}")
+            raise BuildError(
+                f"{name}: format {content['format']} is not supported, only {FORMAT}. "
+                "Build the dataset anew."
+            )
         return dict(content)
     except FileNotFoundError as error:
         raise BuildError(
             f"{folder}: no {DATASET_FILE} there. Build the dataset first (main.py build-dataset)."
         ) from error
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BuildError(f"{path}: not a readable dataset description: {error!r}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BuildError(f"{name}: not a readable dataset description: {error!r}") from error
 
 
-def _reason(job: Job, error: Exception) -> str:
-    """An error as text that does not tell where the source lies on this machine."""
-    text = str(error) if isinstance(error, CodecError) else f"{type(error).__name__}: {error}"
-    return text.replace(os.fspath(job.source.path), job.source.file)
+def read_sources(folder: Path | str) -> list[dict[str, str]]:
+    """The vetted sources of a dataset: one row a file, accepted or rejected, with its split.
+
+    Raises:
+        BuildError: There is no such list, or it is not readable.
+    """
+    try:
+        text = Storage(folder).read(SOURCES_FILE).decode()
+        return list(csv.DictReader(io.StringIO(text)))
+    except (FileNotFoundError, UnicodeDecodeError, csv.Error) as error:
+        raise BuildError(f"{folder}: no readable {SOURCES_FILE} there: {error!r}") from error
 
 
-def _targets(job: Job) -> list[Target | None]:
-    targets: list[Target | None] = [*map(RatioTarget, job.ratios), *map(SsimTarget, job.ssims)]
-    return targets or [None]
+def find_leaks(folder: Path | str, table: pa.Table) -> list[str]:
+    """What the dataset in `folder`, with the manifest `table`, has in two splits; none if sound."""
+    hashes = {row["source_id"]: row["perceptual_hash"] for row in read_sources(folder)}
+    columns = ["source_id", "group", "source_pixel_sha256", "pixel_sha256", "split"]
+    return prove_no_leak(table.select(columns).to_pylist(), hashes)
 
 
-def _row(job: Job, target: Target | None) -> dict[str, Any]:
-    """The columns that are known before encoding; the rest filled with empty values."""
-    goal = "none" if target is None else f"{target.kind}{target.value:g}"
-    return {
-        "sample_id": f"{job.source.source_id}_{job.label}_{goal}",
-        "status": "ok",
-        "error": "",
-        "source_id": job.source.source_id,
-        "source_file": job.source.file,
-        "source_sha256": job.source.sha256,
-        "source_notes": "; ".join(job.source.notes),
-        "group": job.source.group,
-        "split": job.split,
-        "label": job.label,
-        "target_kind": "none" if target is None else target.kind,
-        "target_value": None if target is None else float(target.value),
-        "width": job.source.width,
-        "height": job.source.height,
-        "seed": job.seed,
-    }
+def summarise(table: pa.Table, labels: Sequence[str]) -> list[ClassSummary]:
+    """A summary of each class of a manifest."""
+    columns = ["label", "status", "target_kind", "reached", "encodes", "ratio", "ssim"]
+    frame = {name: np.array(table[name].to_pylist(), dtype=object) for name in columns}
+    well, lossy = frame["status"] == "ok", frame["target_kind"] != "none"
+    summaries = []
+    for label in labels:
+        own = frame["label"] == label
+        encodes = frame["encodes"][own & well & lossy]
+        summaries.append(
+            ClassSummary(
+                label=label,
+                samples=int(np.sum(own & well)),
+                failed=int(np.sum(own & ~well)),
+                unreached=int(np.sum(own & well & ~frame["reached"].astype(bool))),
+                encodes_per_target=float(np.mean(encodes)) if len(encodes) else float("nan"),
+                median_ratio=_median(frame["ratio"][own & well]),
+                median_ssim=_median(frame["ssim"][own & well]),
+            )
+        )
+    return summaries
 
 
-def _failed_row(job: Job, target: Target | None, error: str) -> dict[str, Any]:
-    return _row(job, target) | {
-        "status": "failed",
-        "error": error,
-        "params": json.dumps(job.params, sort_keys=True),
-        "encoder": "",
-        "measured": None,
-        "reached": False,
-        "reason": "",
-        "encodes": 0,
-        "path": "",
-        "file_bytes": 0,
-        "file_sha256": "",
-        "pixel_sha256": "",
-        "channels": 0,
-        "ratio": None,
-        "bits_per_pixel": None,
-        "psnr_db": None,
-        "ssim": None,
-        "ms_ssim": None,
-    }
+def _median(values: Any) -> float:
+    return float(np.median(values.astype(float))) if len(values) else float("nan")
 
 
-def _check_folder(paths: Sequence[Path], out: Path, config: BuildConfig) -> None:
+def _encodes_per_target(table: pa.Table) -> float:
+    rows = zip(*(table[n].to_pylist() for n in ("status", "target_kind", "encodes")), strict=True)
+    encodes = [n for status, kind, n in rows if status == "ok" and kind != "none"]
+    return float(np.mean(encodes)) if encodes else float("nan")
+
+
+def _failed(table: pa.Table) -> list[Rejected]:
+    columns = (table[name].to_pylist() for name in ("sample_id", "status", "error"))
+    return [
+        Rejected(sample, error, "failed")
+        for sample, status, error in zip(*columns, strict=True)
+        if status != "ok"
+    ]
+
+
+def _earlier_sources(storage: Storage) -> tuple[dict[str, Membership], dict[str, str]]:
+    """Groups of the files, and splits of the groups, of the dataset that is added to."""
+    if not storage.exists(SOURCES_FILE):
+        return {}, {}
+    rows = [row for row in read_sources(storage.root) if row["verdict"] == "accepted"]
+    members = {row["file"]: Membership(row["group"], row["origin"]) for row in rows}
+    return members, {row["group"]: row["split"] for row in rows}
+
+
+def _write_sources(storage: Storage, vetting: Vetting, splits: dict[str, str]) -> None:
+    """Write every verdict, with the split and what finds near-duplicates."""
+    known = {source.pixel_sha256: source for source in vetting.sources}
+    text = io.StringIO()
+    rows = []
+    for row in vetting.rows():
+        source = known.get(row["pixel_sha256"]) if row["verdict"] == "accepted" else None
+        row["split"] = splits[source.group] if source else ""
+        row["source_id"] = source.source_id if source else ""
+        row["perceptual_hash"] = source.perceptual_hash if source else ""
+        rows.append(row)
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    storage.write(SOURCES_FILE, text.getvalue().encode())
+    rejected = [dataclasses.asdict(item) for item in vetting.rejected]
+    _write_json(storage, REJECTED_FILE, rejected)
+
+
+@contextmanager
+def _pool(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
+    """Processes of this machine, or the workers of a Dask cluster."""
+    if scheduler is None:
+        with worker_pool(max(1, workers or os.cpu_count() or 1)) as local:
+            yield local
+    else:
+        from datasets.cluster import cluster_pool
+
+        with cluster_pool(scheduler) as cluster:
+            yield cluster
+
+
+def _encode(
+    sources: Sequence[Source],
+    splits: dict[str, str],
+    config: BuildConfig,
+    storage: Storage,
+    pool: Pool,
+    report: Progress,
+    retry_failed: bool,
+) -> None:
+    """Run every task, and write the manifest; rows wait on disk, not in memory."""
+    total = samples_per_source(config) * len(sources)
+    running: dict[int, Task] = {}
+
+    def tasks() -> Iterator[tuple[Task, str, bool]]:
+        for number, task in enumerate(plan(sources, splits, config)):
+            running[number] = task
+            yield task, storage.root, retry_failed
+
+    with tempfile.TemporaryFile() as spool:
+        places: dict[int, int] = {}
+        tally = _Tally()
+        report("encoding", 0, total)
+        for number, result in pool.run(run_task, tasks()):
+            task = running.pop(number)
+            rows = _crashed(task, result) if isinstance(result, Crashed) else result
+            places[number] = spool.seek(0, os.SEEK_END)
+            spool.write(json.dumps(rows).encode() + b"\n")
+            tally.add(rows)
+            report("encoding", tally.done, total, tally.note(total))
+        if tally.well == 0:
+            raise BuildError(f"No sample could be made. {'; '.join(sorted(tally.errors))}")
+        labels = [name for name in CODECS if name in tally.labels or name in config.codecs]
+        ordered = [name for name in config.codecs if name in labels]
+        ordered += [name for name in labels if name not in config.codecs]
+        _describe(storage, config, ordered)
+        write_manifest(storage, _spooled(spool, places))
+
+
+def _spooled(spool: Any, places: dict[int, int]) -> Iterator[Row]:
+    """The rows in the order of the plan."""
+    for number in sorted(places):
+        spool.seek(places[number])
+        yield from json.loads(spool.readline())
+
+
+def _crashed(task: Task, crash: Crashed) -> list[Row]:
+    """The rows of a task that ended its worker process again and again."""
+    return [
+        failed_row(task, goal, history, crash.reason)
+        for goal in task.goals
+        for history in task.histories
+    ]
+
+
+@dataclass
+class _Tally:
+    """Counts while a build goes on."""
+
+    done: int = 0
+    well: int = 0
+    failed: int = 0
+    targets: int = 0
+    encodes: int = 0
+    labels: set[str] = field(default_factory=set)
+    errors: set[str] = field(default_factory=set)
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self.done += 1
+            if row["status"] == "ok":
+                self.well += 1
+                self.labels.add(row["label"])
+            else:
+                self.failed += 1
+                if len(self.errors) < 5:
+                    self.errors.add(row["error"])
+            if row["target_kind"] != "none":
+                self.targets += 1
+                self.encodes += row["encodes"]
+
+    def note(self, total: int) -> str:
+        """Rate, time left, encodes a target, failures."""
+        rate = self.done / max(time.perf_counter() - self.started, 1e-6)
+        left = (total - self.done) / max(rate, 1e-6)
+        return (
+            f"{rate:.1f}/s, {_duration(left)} left, "
+            f"{self.encodes / max(self.targets, 1):.2f} encodes a target, {self.failed} failed"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _cut_patches(storage: Storage, config: BuildConfig, pool: Pool, report: Progress) -> int:
+    """The patches of a dataset on this machine; one elsewhere is exported when it is fetched."""
+    if not storage.is_local or config.patches_per_class == 0:
+        return 0
+    patch_config = PatchConfig(config.patch_size, config.patches_per_class, config.seed)
+    return extract_patches(
+        storage.folder,
+        patch_config,
+        pool,
+        lambda done, total: report("cutting patches", done, total),
+    )
+
+
+def _judge(
+    table: pa.Table, storage: Storage, config: BuildConfig, report: Progress
+) -> tuple[Audit, list[str]]:
+    """Audit the manifest for shortcuts and leaks; write the audit, the card and the Croissant."""
+    report("auditing", 0, 1)
+    audit = audit_manifest(table, config.seed)
+    leaks = find_leaks(storage.root, table)
+    _write_json(storage, AUDIT_FILE, {"leaks": leaks, **audit.to_json()})
+    description = json.loads(storage.read(DATASET_FILE))
+    write_card(storage, description, table, audit.to_markdown(), leaks)
+    write_croissant(storage, description, table)
+    report("auditing", 1, 1)
+    return audit, leaks
+
+
+def _check_folder(paths: Sequence[Path], storage: Storage, config: BuildConfig) -> None:
     """Refuse a folder with other files or settings, or one that would become its own source."""
-    for given in paths:
-        if given.is_dir() and out.resolve().is_relative_to(given.resolve()):
-            raise BuildError(f"{out} lies inside the sources {given}. Choose a folder outside.")
-    if (out / DATASET_FILE).exists():
-        earlier, settings = read_dataset(out).get("config"), _settings(config)
+    out = storage.root
+    if storage.is_local:
+        for given in paths:
+            if given.is_dir() and storage.folder.resolve().is_relative_to(given.resolve()):
+                raise BuildError(f"{out} lies inside the sources {given}. Choose a folder outside.")
+        if storage.folder.exists() and not storage.folder.is_dir():
+            raise BuildError(f"{out} is not a folder. Choose another one.")
+    if storage.exists(DATASET_FILE):
+        earlier, settings = read_dataset(out).get("config"), config.to_json()
         if earlier != settings:
             raise BuildError(
                 f"{out} holds a dataset of other settings. Choose another folder, or the settings "
                 f"it was built with: {json.dumps(earlier)}. Received: {json.dumps(settings)}"
             )
-    elif out.exists() and (not out.is_dir() or any(p.name != LOCK_FILE for p in out.iterdir())):
+    elif _holds_other_files(storage):
         raise BuildError(f"{out} is not an empty folder and holds no dataset. Choose another one.")
 
 
+def _holds_other_files(storage: Storage) -> bool:
+    if storage.is_local:
+        folder = storage.folder
+        return folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir())
+    return bool(storage.list(""))
+
+
 @contextmanager
-def _claimed(out: Path, config: BuildConfig) -> Iterator[None]:
-    """Make the dataset's folder and keep other builds out of it."""
+def _claimed(storage: Storage, config: BuildConfig) -> Iterator[None]:
+    """Make the dataset's folder and keep other builds on this machine out of it."""
+    if not storage.is_local:
+        _describe(storage, config, list(config.codecs))
+        yield
+        return
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        storage.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BuildError(f"{out} cannot be made: {error.strerror}") from error
-    lock = FileLock(out / LOCK_FILE)
+        raise BuildError(f"{storage.root} cannot be made: {error.strerror}") from error
+    lock = FileLock(storage.folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise BuildError(f"{out}: another build is running in this folder.") from None
+        raise BuildError(f"{storage.root}: another build is running in this folder.") from None
     try:
-        if not (out / DATASET_FILE).exists():
-            _describe(out, config)
+        storage.remove_temporaries()
+        if not storage.exists(DATASET_FILE):
+            _describe(storage, config, list(config.codecs))
         yield
     finally:
         lock.release()
 
 
-def _settings(config: BuildConfig) -> dict[str, Any]:
-    """The settings as they come back from JSON."""
-    return dict(json.loads(json.dumps(dataclasses.asdict(config))))
-
-
-def _describe(out: Path, config: BuildConfig) -> None:
+def _describe(storage: Storage, config: BuildConfig, labels: list[str]) -> None:
     """Write ``dataset.json``."""
     packages = ("numpy", "pillow", "imagecodecs", "glymur", "av", "scikit-learn")
-    write_json_atomic(
-        out / DATASET_FILE,
-        {
-            "format": FORMAT,
-            "labels": list(config.codecs),
-            "patch_size": config.patch_size,
-            "seed": config.seed,
-            "config": _settings(config),
-            "encoders": {label: CODECS[label].version() for label in config.codecs},
-            "python": platform.python_version(),
-            "packages": {name: version(name) for name in packages},
-        },
-    )
+    content = {
+        "format": FORMAT,
+        "labels": labels,
+        "patch_size": config.patch_size,
+        "seed": config.seed,
+        "config": config.to_json(),
+        "encoders": {codec: CODECS[codec].version() for codec in config.codecs},
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+    }
+    _write_json(storage, DATASET_FILE, content)
 
 
-def _read_journal(out: Path, wanted: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of finished jobs whose files are still there; a line cut off by a kill is dropped."""
-    path = out / JOURNAL_FILE
-    finished: dict[str, list[dict[str, Any]]] = {}
-    if not path.exists():
-        return finished
-    whole = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            entry = json.loads(line)
-            job_id, rows = entry["job"], entry["rows"]
-            well = job_id in wanted and all(
-                row["status"] == "ok" and _is_intact(out / row["path"], row["file_sha256"])
-                for row in rows
-            )
-        except (ValueError, KeyError, TypeError):
-            continue
-        whole.append(line)
-        if well:
-            finished[job_id] = rows
-    write_bytes_atomic(path, b"".join(line + b"\n" for line in whole))
-    return finished
+def _write_json(storage: Storage, path: str, content: object) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=True)
+    storage.write(path, text.encode() + b"\n")
 
 
-def _is_intact(path: Path, sha256: str) -> bool:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
-    except OSError:
-        return False
-
-
-def _count_splits(jobs: Sequence[Job]) -> dict[str, int]:
-    by_source = {job.source.source_id: job.split for job in jobs}
-    names = list(by_source.values())
-    return {split: names.count(split) for split in SPLITS}
+def _silent(stage: str, done: int, total: int, note: str = "") -> None:
+    """Report nothing."""

@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.manifest import read_manifest
-from datasets.workers import WorkerPool
+from datasets.seeds import generator
+from datasets.workers import Crashed, Pool
 from imagecompression import CODECS, CodecError, Image
 from imagecompression.errors import ImageCompressionError
 
@@ -95,9 +96,8 @@ def cut_patches(
         data = (folder / row["path"]).read_bytes()
         if hashlib.sha256(data).hexdigest() != row["file_sha256"]:
             raise PatchError(f"{row['path']}: the file's hash is not the manifest's; build anew")
-        image = as_rgb(CODECS[row["label"]].decode(data))
-        key = hashlib.sha256(f"{config.seed}:{row['sample_id']}".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(key[:8], "big"))
+        image = as_rgb(CODECS[row["container"]].decode(data))
+        rng = generator(config.seed, row["sample_id"], "patches")
         offsets.append(crop_positions(image.shape[0], image.shape[1], size, count, rng))
         # Copies: views would keep every decoded picture in memory.
         crops += [image[top : top + size, left : left + size].copy() for top, left in offsets[-1]]
@@ -107,7 +107,7 @@ def cut_patches(
 def extract_patches(
     folder: Path,
     config: PatchConfig,
-    pool: WorkerPool,
+    pool: Pool,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Cut the patches of a built dataset and return their number.
@@ -134,6 +134,8 @@ def extract_patches(
     try:
         pixels = _reserved(part, (int(starts[-1]), config.size, config.size, 3))
         for done, (number, cut) in enumerate(pool.run(cut_patches, tasks), start=1):
+            if isinstance(cut, Crashed):
+                raise PatchError(f"{folder}: patches cannot be cut: {cut.reason}")
             here = slice(starts[number], starts[number + 1])
             pixels[here], offsets[here] = cut
             if progress is not None:
@@ -188,18 +190,23 @@ def load_patches(folder: Path) -> PatchSet:
 
 def _batches(table: pa.Table, config: PatchConfig) -> list[tuple[list[dict[str, Any]], list[int]]]:
     """For each source and class: its different files, and how many patches each gives."""
-    columns = [*_COPIED, *_MEASURES, "path", "file_sha256", "width", "height", "status"]
+    columns = [*_COPIED, *_MEASURES, "codec", "path", "file_sha256", "container"]
+    columns += ["width", "height", "status"]
     chosen: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in table.select(columns).to_pylist():
         # A drawing can come through a lossy codec unchanged: nothing there is to be learned.
-        unchanged = math.isinf(row["psnr_db"] or 0.0) and CODECS[row["label"]].knob is not None
-        if row["status"] == "ok" and not unchanged:
+        lossy = CODECS[row["label"]].knob is not None and row["label"] == row["codec"]
+        unchanged = lossy and math.isinf(row["psnr_db"] or 0.0)
+        whole = min(row["width"], row["height"]) >= config.size
+        if row["status"] == "ok" and whole and not unchanged:
             files = chosen.setdefault((row["source_id"], row["label"]), {})
             files.setdefault(row["file_sha256"], row)
     batches = []
     for files in chosen.values():
         rows = list(files.values())
-        positions = (rows[0]["height"] - config.size + 1) * (rows[0]["width"] - config.size + 1)
+        positions = min(
+            (row["height"] - config.size + 1) * (row["width"] - config.size + 1) for row in rows
+        )
         share, extra = divmod(min(config.per_class, positions), len(rows))
         batches.append((rows, [share + (place < extra) for place in range(len(rows))]))
     return batches

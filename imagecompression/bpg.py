@@ -43,7 +43,6 @@ from imagecompression.codec import (
     check_size,
 )
 from imagecompression.hevc import (
-    PRESETS,
     START_CODE,
     SequenceHeader,
     build_vps,
@@ -51,6 +50,7 @@ from imagecompression.hevc import (
     split_nals,
     with_last_block,
 )
+from imagecompression.x265 import PRESETS, mixed_qps
 from imagecompression.ycbcr import ColorSpace, Plane, halve_chroma, rgb_to_ycbcr, ycbcr_to_rgb
 
 PIXEL_FORMATS = {
@@ -103,6 +103,9 @@ class Bpg(Codec):
         lossless: The decoded picture equals the encoded one. This is RGB of 8 bits and full range:
             `color_space` and `subsampling` become ``"rgb"`` and ``"4:4:4"``, and a `qp` other than
             the default is refused.
+        qp_fraction: 0 … 1, how much of the picture is coded with `qp` + 1 in place of `qp`: from
+            0, none, as bpgenc, to 1, nearly all. x265's adaptive quantisation picks the blocks,
+            the busy ones first. 0 at `qp` 51.
 
     >>> import numpy as np
     >>> Bpg(qp=20).encode(np.zeros((9, 5, 3), np.uint8))[:4]
@@ -116,12 +119,14 @@ class Bpg(Codec):
     color_space: str = "ycbcr"
     limited_range: bool = False
     lossless: bool = False
+    qp_fraction: float = 0.0
 
     name: ClassVar[str] = "bpg"
     suffix: ClassVar[str] = ".bpg"
     knob: ClassVar[Knob] = Knob("qp", 0, 51, 1, rises_with_size=False)
-    ratio_tolerance: ClassVar[float] = 0.1
-    ssim_tolerance: ClassVar[float] = 0.015
+    fine_knob: ClassVar[Knob] = Knob("qp_fraction", 0, 1, 0.01, rises_with_size=False)
+    ratio_tolerance: ClassVar[float] = 0.02
+    ssim_tolerance: ClassVar[float] = 0.003
     keeps: ClassVar[frozenset[str]] = frozenset({"alpha", *EXTENSION_TAGS})
 
     def __post_init__(self) -> None:
@@ -132,9 +137,15 @@ class Bpg(Codec):
         self._check_choice("color_space", tuple(COLOR_SPACES))
         self._check_choice("limited_range", (False, True))
         self._check_choice("lossless", (False, True))
+        self._check_range("qp_fraction", 0, 1, integer=False)
+        if self.qp == 51 and self.qp_fraction:
+            raise CodecError(
+                f"{self.name} qp_fraction must be 0 at qp=51: there is no coarser QP to mix in. "
+                f"Received: qp_fraction={self.qp_fraction}"
+            )
         if self.lossless:
             self._imply("lossless", "color_space", "rgb")
-            for field in ("qp", "bit_depth", "limited_range"):
+            for field in ("qp", "bit_depth", "limited_range", "qp_fraction"):
                 self._imply("lossless", field, getattr(Bpg, field))
         if self.color_space == "rgb":
             self._imply("lossless" if self.lossless else "rgb", "subsampling", "4:4:4")
@@ -191,12 +202,22 @@ class Bpg(Codec):
         height, width = planes[0].shape
         block = self._block_side(width, height)
         size = (-(-width // block) * block, -(-height // block) * block)
-        options = f"min-cu-size={block}:" + ("lossless=1" if self.lossless else f"qp={self.qp}")
+        options = f"min-cu-size={block}:{self._quantiser()}"
         if self.preset == "placebo" and min(size) < 32:
             # Tree blocks of 16 pixels have no room for the preset's four levels of transforms.
             options += ":tu-intra-depth=3:tu-inter-depth=3"
         pixel_format_name = _av_pixel_format(CHROMA_FORMAT_IDC[pixel_format], self.bit_depth)
         return _encode_hevc(planes, size, pixel_format_name, self.preset, options)
+
+    def _quantiser(self) -> str:
+        """x265's options for the quantisation."""
+        if self.lossless:
+            return "lossless=1"
+        if not self.qp_fraction:
+            return f"qp={self.qp}"
+        return ":".join(
+            f"{name}={value}" for name, value in mixed_qps(self.qp, self.qp_fraction).items()
+        )
 
     def _block_side(self, width: int, height: int) -> int:
         """Side in pixels of the smallest coding block, to whose multiple the picture is padded.

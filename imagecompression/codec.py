@@ -117,6 +117,9 @@ class Codec(ABC):
         suffix: File name suffix that is written, with the dot.
         other_suffixes: Further suffixes under which such files are found.
         knob: The size/fidelity parameter, or None for a lossless codec.
+        fine_knob: A second such parameter, in steps finer than one of `knob`: at its largest-file
+            end it does nothing, turned down it makes the file smaller by about a knob step. An
+            instance may have none where its other fields make it void (AVIF's tune).
         ratio_tolerance: Relative error within which this codec can be asked to hit a compression
             ratio: half of its largest usual knob step.
         ssim_tolerance: The same for an SSIM target, absolute.
@@ -127,6 +130,7 @@ class Codec(ABC):
     suffix: ClassVar[str]
     other_suffixes: ClassVar[tuple[str, ...]] = ()
     knob: ClassVar[Knob | None] = None
+    fine_knob: ClassVar[Knob | None] = None
     ratio_tolerance: ClassVar[float] = 0.05
     ssim_tolerance: ClassVar[float] = 0.01
     keeps: ClassVar[frozenset[str]] = frozenset()
@@ -201,6 +205,12 @@ class Codec(ABC):
         if self.knob is None:
             raise CodecError(f"{self.name} is lossless and has no knob to set. Received: {value}")
         return dataclasses.replace(self, **{self.knob.field: value})
+
+    def with_fine_knob(self, value: float) -> Self:
+        """A copy with the fine knob's field set to `value`."""
+        if self.fine_knob is None:
+            raise CodecError(f"{self.name} has no fine knob to set. Received: {value}")
+        return dataclasses.replace(self, **{self.fine_knob.field: value})
 
     def _check_extras(self, image: Image, extras: Extras) -> None:
         """Raise `CodecError` unless this codec can keep `extras` and its alpha fits `image`."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.codec import Codec, CodecError, Image
-from imagecompression.metrics import measure
 from imagecompression.rate import RateSearch, Target
 
 
@@ -82,7 +81,7 @@ def compare_codecs(
                 started = time.perf_counter()
                 found.codec.encode(image)
                 encoded = time.perf_counter()
-                decoded = found.codec.decode(found.data)
+                found.codec.decode(found.data)
                 finished = time.perf_counter()
             except CodecError as error:
                 errors.append((codec.name, str(error)))
@@ -92,7 +91,7 @@ def compare_codecs(
                     codec=codec.name,
                     params=found.codec.params(),
                     bytes=len(found.data),
-                    **measure(image, decoded, len(found.data)),
+                    **found.measures(),
                     encode_seconds=encoded - started,
                     decode_seconds=finished - encoded,
                     encodes=found.encodes,

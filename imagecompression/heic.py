@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,12 +20,14 @@ from imagecompression.codec import (
     check_image,
     check_size,
 )
-from imagecompression.hevc import PRESETS
 from imagecompression.isobmff import brands
+from imagecompression.x265 import PRESETS, fractional_crf, mixed_qps
 
 BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 SUBSAMPLINGS = ("4:2:0", "4:2:2", "4:4:4")
 TUNES = ("ssim", "psnr", "grain", "fastdecode")
+ADAPTIVE_TUNES = ("ssim", "fastdecode")
+"""Those that leave x265's adaptive quantisation on."""
 ONE_THREAD = {"x265:pools": "none", "x265:frame-threads": "1", "x265:wpp": "0"}
 """Threads would cost speed only, but wave fronts change the bytes."""
 
@@ -33,9 +37,10 @@ class Heic(Codec):
     """HEIC with one HEVC intra picture, YCbCr BT.601 full range; gray becomes monochrome.
 
     Attributes:
-        quality: 0 … 100, higher is better; lossy at 100, too. libheif asks x265 for the constant
-            rate factor (100 − quality) / 2, rounded down, so an odd value codes like the next
-            even one, and all values from 96 on are alike.
+        quality: 0 … 100, higher is better; lossy at 100, too. x265 is asked for the constant rate
+            factor (100 − quality) / 2. libheif rounds it down and so has the even values alone;
+            those between are x265's own, and with tune ``"grain"`` like the next even one. All
+            from 96 on are alike.
         subsampling: Chroma format, ``"4:2:0"``, ``"4:2:2"`` or ``"4:4:4"``; unused for gray.
         preset: x265's preset, ``"ultrafast"`` … ``"placebo"``; libheif's default is
             ``"slow"``, x265's ``"medium"`` is faster.
@@ -48,7 +53,7 @@ class Heic(Codec):
     (8, 8, 3)
     """
 
-    quality: int = 50
+    quality: float = 50.0
     subsampling: str = "4:2:0"
     preset: str = "medium"
     tune: str = "ssim"
@@ -57,16 +62,21 @@ class Heic(Codec):
     name: ClassVar[str] = "heic"
     suffix: ClassVar[str] = ".heic"
     other_suffixes: ClassVar[tuple[str, ...]] = (".heif", ".hif")
-    knob: ClassVar[Knob] = Knob("quality", 0, 100, 2, rises_with_size=True)
-    ratio_tolerance: ClassVar[float] = 0.08
-    ssim_tolerance: ClassVar[float] = 0.012
+    knob: ClassVar[Knob] = Knob("quality", 0, 100, 0.25, rises_with_size=True)
+    ratio_tolerance: ClassVar[float] = 0.02
+    ssim_tolerance: ClassVar[float] = 0.003
 
     def __post_init__(self) -> None:
-        self._check_range("quality", 0, 100)
+        self._check_range("quality", 0, 100, integer=False)
         self._check_choice("subsampling", SUBSAMPLINGS)
         self._check_choice("preset", PRESETS)
         self._check_choice("tune", TUNES)
         self._check_choice("bit_depth", (8, 10))
+        if self.tune == "grain":
+            # Its rate control takes whole rate factors alone.
+            object.__setattr__(self, "knob", dataclasses.replace(self.knob, step=2))
+            object.__setattr__(self, "ratio_tolerance", 0.08)
+            object.__setattr__(self, "ssim_tolerance", 0.012)
 
     def encode(self, image: Image) -> bytes:
         image = check_image(image)
@@ -83,10 +93,10 @@ class Heic(Codec):
                 (width, height),
                 samples.tobytes(),
                 out,
-                quality=self.quality,
+                quality=math.ceil(self.quality),
                 bit_depth=self.bit_depth,
                 tile_size=0,
-                enc_params={"preset": self.preset, "tune": self.tune, **ONE_THREAD},
+                enc_params={"preset": self.preset, "tune": self.tune, **ONE_THREAD, **self._rate()},
                 **chroma,
             )
         except (RuntimeError, OSError, ValueError, MemoryError) as error:
@@ -95,6 +105,18 @@ class Heic(Codec):
                 f"{error}. Received: {width}×{height} pixels"
             ) from error
         return out.getvalue()
+
+    def _rate(self) -> dict[str, str]:
+        """x265's options for a constant rate factor that libheif cannot ask for."""
+        crf = (100.0 - self.quality) / 2.0
+        whole = int(crf)
+        if crf == whole or self.tune == "grain":
+            return {}
+        if self.tune in ADAPTIVE_TUNES:
+            options = fractional_crf(crf)
+        else:
+            options = mixed_qps(whole, crf - whole)
+        return {f"x265:{name}": value for name, value in options.items()}
 
     @classmethod
     def decode(cls, data: bytes) -> Image:

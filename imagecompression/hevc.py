@@ -19,22 +19,12 @@ SLICES = (*range(10), *IRAP_SLICES)
 MAX_UE_BITS = 20
 """Longest run of leading zeros that is read; every field read here is smaller than 2^20."""
 
-PRESETS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-    "placebo",
-)
-"""x265's presets, from fast to thorough."""
+BLOCK_DATA = bytes(8192) + b"\x80"
+"""Slice data in which each bin is the likelier one: valid for any block.
 
-BLOCK_DATA = bytes(80) + b"\x80"
-"""Slice data in which each bin is the likelier one: valid for any block."""
+Enough for 64×64 pixels in which all coefficients are coded; a decoder that runs out of data reads
+what may be no valid difference of quantisation parameters.
+"""
 
 PROFILE_TIER_LEVEL = bytes([4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255])
 """Format range extensions (profile 4, its compatibility flag), Main tier, level 8.5 (no limit)."""

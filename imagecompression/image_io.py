@@ -11,14 +11,15 @@ import io
 import os
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as PilImage
+from PIL import ImageCms
 
 from imagecompression.atomic_file import write_bytes_atomic
-from imagecompression.bit_depth import to_8_bits
+from imagecompression.bit_depth import by_rows, to_8_bits
 from imagecompression.codec import (
     Codec,
     CodecError,
@@ -39,6 +40,10 @@ MAX_FILE_BYTES = 1 << 30
 WRITE_SUFFIXES = (".png", ".tif", ".tiff")
 """What `write_image` writes: lossless formats only."""
 
+SRGB_TOLERANCE = 2
+"""A profile that moves no colour by more than this many levels of 255 is sRGB by another name."""
+
+_PROFILE_IDLE = "ICC profile present, not applied"
 _EXTRA_SAMPLES, _XMP = 338, 700
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
@@ -96,7 +101,7 @@ def load_image(path: str | os.PathLike[str], *, page: int = 0) -> LoadedImage:
     16-bit samples are scaled to 8, alpha is dropped, palettes, CMYK and CIELab become RGB, and a
     TIFF's orientation is applied. A JPEG's or PNG's EXIF orientation is only noted: turning the
     pixels would move the block grid that forensics looks for. RGB and gray ICC profiles are noted
-    and not applied.
+    and not applied, since that would blur the traces of a codec; see `load_srgb`.
 
     Args:
         path: The file; its suffix does not matter.
@@ -118,6 +123,32 @@ def load_image(path: str | os.PathLike[str], *, page: int = 0) -> LoadedImage:
         raise ImageReadError(
             f"Cannot read {os.fspath(path)!r}: damaged ({type(error).__name__}: {str(error)[:200]})"
         ) from error
+
+
+def load_srgb(path: str | os.PathLike[str]) -> tuple[LoadedImage, LoadedImage]:
+    """A picture as stored and the same in sRGB, for pictures that are to be looked at or encoded.
+
+    The second has its RGB or gray samples taken through their embedded ICC profile to sRGB:
+    relative colorimetric with black point compensation, as photo editors do it; colours outside
+    sRGB are clipped. 16-bit samples are reduced to 8 bits first, as `load_image` does it. The
+    samples stay as they are where there is no profile, where it means sRGB (to `SRGB_TOLERANCE`
+    levels), and where it cannot be used. The notes say which of these it was.
+
+    Raises:
+        ImageReadError: See `load_image`.
+        CodecUnavailableError: See `load_image`.
+    """
+    loaded = load_image(path)
+    if _PROFILE_IDLE not in loaded.notes:
+        return loaded, loaded
+    try:
+        with PilImage.open(path, formats=["TIFF", "PNG"]) as picture:  # reads the header alone
+            profile = picture.info["icc_profile"]
+        pixels, note = _through_profile(loaded.pixels, profile)
+    except Exception:  # the profile is untrusted, and the pixels serve without it
+        pixels, note = loaded.pixels, "embedded ICC profile unusable, not applied"
+    notes = tuple(note if each == _PROFILE_IDLE else each for each in loaded.notes)
+    return loaded, replace(loaded, pixels=pixels, notes=notes)
 
 
 def load_extras(path: str | os.PathLike[str]) -> Extras:
@@ -264,6 +295,34 @@ def _load(data: bytes, page: int) -> LoadedImage:
     return LoadedImage(pixels, tuple(notes), codec.name, bit_depth, sha256)
 
 
+def _through_profile(pixels: Image, profile: bytes) -> tuple[Image, str]:
+    """Pixels in sRGB and a note; raises anything on a profile that is damaged or of other colours.
+
+    Littlecms is asked for all 256 grays, or a lattice of colours, to see whether anything changes.
+    """
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    name = "".join(filter(str.isprintable, ImageCms.getProfileDescription(source)))[:60]
+    gray = pixels.ndim == 2
+    transform = ImageCms.buildTransform(
+        source, ImageCms.createProfile("sRGB"), "L" if gray else "RGB", "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )  # fmt: skip
+
+    def to_srgb(rows: Image) -> Image:
+        converted = np.asarray(ImageCms.applyTransform(PilImage.fromarray(rows), transform))
+        return converted[:, :, 1] if gray else converted  # grays have three equal samples
+
+    if gray:
+        probe = np.arange(256, dtype=np.uint8)[None]
+    else:
+        levels = np.linspace(0, 255, 18).astype(np.uint8)
+        probe = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
+    change = np.abs(to_srgb(probe).astype(int) - probe).max()
+    if change <= SRGB_TOLERANCE:
+        return pixels, f"ICC profile {name!r} is sRGB"
+    return by_rows(pixels, to_srgb, pixels.shape[2:]), f"ICC profile {name!r} converted to sRGB"
+
+
 def _read_png(data: bytes, codec: type[Codec] | None) -> TiffPicture:
     """Decode PNG of any kind; palette pictures by their codec, where one claims them."""
     try:
@@ -309,7 +368,7 @@ def _header_notes(data: bytes, pillow_format: str) -> list[str]:
             if "transparency" in picture.info:
                 notes.append("transparent colour dropped")
             if picture.info.get("icc_profile"):
-                notes.append("ICC profile present, not applied")
+                notes.append(_PROFILE_IDLE)
             if getattr(picture, "is_animated", False):
                 notes.append("first picture of several read")
             orientation = picture.getexif().get(0x0112, 1)

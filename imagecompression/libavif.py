@@ -86,7 +86,13 @@ class _Encoder(ctypes.Structure):
 
 
 def encode_10_bits(
-    image: Image, *, quality: int, subsampling: str, speed: int, tune: str, full_range: bool
+    image: Image,
+    *,
+    quality: int,
+    subsampling: str,
+    speed: int,
+    full_range: bool,
+    options: dict[str, str],
 ) -> bytes:
     """An AVIF file of one 10-bit picture, coded by libaom on one thread.
 
@@ -95,8 +101,8 @@ def encode_10_bits(
         quality: 0 … 99.
         subsampling: ``"4:4:4"``, ``"4:2:2"`` or ``"4:2:0"``.
         speed: 0 … 10.
-        tune: libaom's name of what it optimises for.
         full_range: Luma of 0 … 1023 instead of 64 … 940.
+        options: Values of libaom's own options by name.
 
     Raises:
         CodecError: libavif refuses the picture.
@@ -134,7 +140,8 @@ def encode_10_bits(
         settings = encoder.contents
         settings.codec, settings.threads = _AOM, 1  # the bytes depend on the threads
         settings.speed, settings.quality = speed, quality
-        call("avifEncoderSetCodecSpecificOption", encoder, b"tune", tune.encode())
+        for name, value in options.items():
+            call("avifEncoderSetCodecSpecificOption", encoder, name.encode(), value.encode())
         call("avifEncoderWrite", encoder, picture, ctypes.byref(output))
         return ctypes.string_at(output.data, output.size)
     finally:

@@ -25,6 +25,14 @@ def photograph_like(height: int, width: int, channels: int, seed: int = 0) -> np
     return np.ascontiguousarray(picture[:, :, 0] if channels == 1 else picture)
 
 
+def flat_to_busy(height: int, width: int) -> np.ndarray:
+    """A picture whose contrast and noise rise from left to right: blocks of all activities."""
+    strength = np.linspace(0.0, 1.0, width)[:, np.newaxis]
+    noise = np.random.default_rng(0).normal(0, 50, (height, width, 1))
+    picture = 128 + (photograph_like(height, width, 3) - 128.0 + noise) * strength
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
 @pytest.fixture(scope="session")
 def rgb() -> np.ndarray:
     """RGB picture of 144×200 pixels; read-only, so that no codec can change it."""

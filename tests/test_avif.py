@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import flat_to_busy
 from PIL import Image as PilImage
 
 from imagecompression.avif import MAX_SIDE, SUBSAMPLINGS, TUNES, Avif
@@ -66,6 +67,29 @@ def test_range_is_in_the_file_and_in_the_bytes(rgb: np.ndarray) -> None:
 def test_tune_and_speed_change_the_file(rgb: np.ndarray) -> None:
     files = {Avif(tune=tune, speed=speed).encode(rgb) for tune in TUNES for speed in (6, 9)}
     assert len(files) == 6
+
+
+@pytest.mark.parametrize("bit_depth", [8, 10])
+def test_less_deltaq_makes_smaller_files(bit_depth: int) -> None:
+    image = flat_to_busy(320, 448)
+    codec = Avif(quality=60, bit_depth=bit_depth)
+    sizes = [len(codec.with_fine_knob(value).encode(image)) for value in (50, 75, 99)]
+    usual = codec.encode(image)
+    assert codec.with_fine_knob(100).encode(image) == usual
+    assert sizes[0] < sizes[1] < sizes[2] <= len(usual)
+    assert sizes[0] < 0.97 * len(usual)
+
+
+def test_deltaq_goes_with_one_tune() -> None:
+    assert Avif().fine_knob is not None
+    for tune in ("ssim", "psnr"):
+        assert Avif(tune=tune).fine_knob is None
+        with pytest.raises(CodecError, match="deltaq_strength=90"):
+            Avif(tune=tune, deltaq_strength=90)
+        with pytest.raises(CodecError, match="no fine knob"):
+            Avif(tune=tune).with_fine_knob(90)
+    with pytest.raises(CodecError, match="deltaq_strength"):
+        Avif(deltaq_strength=101)
 
 
 def test_more_chroma_is_more_faithful(rgb: np.ndarray) -> None:

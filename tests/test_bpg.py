@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import photograph_like
+from conftest import flat_to_busy, photograph_like
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -202,6 +202,34 @@ def test_qp_and_depth_change_the_bytes(rgb: np.ndarray) -> None:
     assert sizes[0] > 10 * sizes[-1]
 
 
+@pytest.mark.parametrize("qp", [2, 15, 30, 45])
+@pytest.mark.parametrize("fields", [{}, {"bit_depth": 10, "subsampling": "4:4:4"}], ids=str)
+def test_the_fraction_leads_from_one_qp_to_the_next(qp: int, fields: dict) -> None:
+    image = flat_to_busy(320, 448)
+    codec = Bpg(qp=qp, preset="fast", **fields)
+    ends = [len(codec.with_knob(each).encode(image)) for each in (qp, qp + 1)]
+    step = ends[0] - ends[1]
+    files = [codec.with_fine_knob(part).encode(image) for part in (0, 0.05, 0.3, 0.5, 0.8, 1)]
+    sizes = [len(data) for data in files]
+    assert files[0] == codec.encode(image)
+    # Signalling of QPs for blocks costs up to a hundredth.
+    slack = 0.01 * ends[0] + 0.1 * step
+    assert abs(sizes[-1] - ends[1]) <= slack
+    assert abs(sizes[1] - ends[0]) <= slack
+    assert all(second <= first + slack for first, second in itertools.pairwise(sizes))
+    if qp > 2:  # all under 3 ask for less than 0
+        assert ends[1] + 0.1 * step < sizes[3] < ends[0] - 0.1 * step
+    assert Bpg.decode(files[3]).shape == image.shape
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 5), (16, 70), (33, 17)], ids=str)
+@pytest.mark.parametrize("preset", ["ultrafast", "medium", "placebo"])
+def test_the_fraction_on_small_pictures(size: tuple[int, int], preset: str) -> None:
+    image = photograph_like(*size, 3)
+    data = Bpg(qp=30, preset=preset, qp_fraction=0.4).encode(image)
+    assert Bpg.decode(data).shape == image.shape
+
+
 def test_version_names_the_encoder() -> None:
     assert re.match(r"x265 \d+\.\d+\S* \(libavcodec [\d.]+, PyAV [\d.]+\)$", Bpg.version())
 
@@ -212,6 +240,9 @@ def test_version_names_the_encoder() -> None:
         {"qp": 52},
         {"qp": -1},
         {"qp": 2.5},
+        {"qp_fraction": 1.01},
+        {"qp_fraction": 0.5, "qp": 51},
+        {"qp_fraction": 0.5, "lossless": True},
         {"subsampling": "4:1:1"},
         {"bit_depth": 9},
         {"color_space": "bt601"},

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
 
 import numpy as np
 import pillow_heif
 import pytest
+from conftest import flat_to_busy
 from PIL import Image as PilImage
 
 from imagecompression.avif import Avif
 from imagecompression.codec import CodecError
 from imagecompression.heic import PRESETS, SUBSAMPLINGS, TUNES, Heic
 from imagecompression.metrics import psnr
+from imagecompression.x265 import fractional_crf
 
 
 def hevc_configuration(data: bytes) -> tuple[str, int]:
@@ -51,12 +54,36 @@ def test_presets_and_tunes_change_the_file(gray: np.ndarray) -> None:
     assert len({Heic(tune=tune, preset="fast").encode(gray) for tune in TUNES}) == len(TUNES)
 
 
-def test_quality_moves_in_steps_of_two(rgb: np.ndarray) -> None:
-    sizes = [len(Heic(quality, preset="ultrafast").encode(rgb)) for quality in (0, 49, 50, 51, 52)]
-    assert sizes[0] < sizes[1] == sizes[2] < sizes[3] == sizes[4]
+def test_libheif_knows_even_qualities_alone(rgb: np.ndarray) -> None:
     best = [Heic.decode(Heic(quality).encode(rgb)) for quality in (94, 96, 100)]
     assert not np.array_equal(best[0], best[1])
     assert np.array_equal(best[1], best[2])
+    grain = {Heic(quality, tune="grain").encode(rgb) for quality in (49, 49.25, 50)}
+    assert len(grain) == 1
+    assert Heic(tune="grain").knob.step == 2
+    assert Heic.knob.step < 2
+
+
+@pytest.mark.parametrize("tune", ["ssim", "fastdecode", "psnr"])
+@pytest.mark.parametrize("quality", [20, 50, 80])
+def test_values_between_even_qualities_lie_between(tune: str, quality: int) -> None:
+    picture = flat_to_busy(320, 448)
+    sizes = [
+        len(Heic(quality + part, tune=tune, preset="fast").encode(picture))
+        for part in (0, 0.25, 0.75, 1.25, 1.75, 2)
+    ]
+    step = sizes[-1] - sizes[0]
+    assert step > 0.02 * sizes[0]
+    # Nothing jumps: the values beside the even ones are near them.
+    assert abs(sizes[1] - sizes[0]) < 0.4 * step
+    assert abs(sizes[-1] - sizes[-2]) < 0.4 * step
+    assert all(second >= first - 0.1 * step for first, second in itertools.pairwise(sizes))
+
+
+def test_the_fraction_acts_where_x265_quantises_adaptively(rgb: np.ndarray) -> None:
+    options = fractional_crf(25.0)
+    assert {f"x265:{name}" for name in options} <= set(Heic(49.5)._rate())
+    assert Heic(49.5).encode(rgb) not in (Heic(49.0).encode(rgb), Heic(50).encode(rgb))
 
 
 def test_best_quality_is_lossy(gray: np.ndarray) -> None:

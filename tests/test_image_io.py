@@ -17,6 +17,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PilImage
+from PIL import ImageCms
 
 from imagecompression import CODECS
 from imagecompression.codec import CodecError
@@ -25,6 +26,7 @@ from imagecompression.image_io import (
     ImageWriteError,
     LoadedImage,
     load_image,
+    load_srgb,
     read_image,
     suffix_codec,
     write_bytes_atomic,
@@ -569,6 +571,107 @@ def test_jpeg_header_notes(tmp_path):
     )
     PilImage.fromarray(RGB).convert("CMYK").save(path)
     assert load_image(path).notes == ("CMYK converted to RGB without a profile",)
+
+
+# Colour profiles -------------------------------------------------------------------------------
+
+ADOBE_RGB = imagecodecs.cms_profile("adobergb")
+WIDE_GAMUT = imagecodecs.cms_profile(  # ProPhoto's primaries and gamma
+    "rgb",
+    whitepoint=(0.3457, 0.3585, 1.0),
+    primaries=(0.7347, 0.2653, 1.0, 0.1596, 0.8404, 1.0, 0.0366, 0.0001, 1.0),
+    gamma=1.8,
+)
+MUTED = (RANDOM.integers(90, 166, (24, 31, 3))).astype(np.uint8)  # inside every gamut
+
+
+def by_formula(rgb: np.ndarray) -> np.ndarray:
+    """Adobe RGB (1998) to sRGB by the two standards' matrices and curves (both of white D65)."""
+    to_xyz = np.array(
+        [[0.57667, 0.18556, 0.18823], [0.29734, 0.62736, 0.07529], [0.02703, 0.07069, 0.99134]]
+    )
+    from_xyz = np.array(
+        [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]
+    )
+    linear = (rgb / 255.0) ** (563 / 256) @ to_xyz.T @ from_xyz.T
+    linear = np.clip(linear, 0, 1)
+    curve = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return 255 * curve
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["8 bit", "16 bit"])
+@pytest.mark.parametrize("kind", ["tiff", "png"])
+def test_adobe_rgb_becomes_srgb(tmp_path, kind, wide):
+    samples = MUTED * np.uint16(257) if wide else MUTED
+    path = tmp_path / "picture.tif"
+    if kind == "tiff":
+        tifffile.imwrite(path, samples, photometric="rgb", iccprofile=ADOBE_RGB, metadata=None)
+    else:
+        profile = b"iCCPname\0\0" + zlib.compress(ADOBE_RGB)
+        path.write_bytes(png(31, 24, 16 if wide else 8, 2, rows(samples), profile))
+    stored, srgb = load_srgb(path)
+    np.testing.assert_array_equal(stored.pixels, MUTED)
+    check_contract(srgb)
+    assert np.abs(srgb.pixels - by_formula(MUTED)).max() < 2.5
+    assert np.abs(srgb.pixels.astype(int) - MUTED).max() > 10
+    assert any("converted to sRGB" in note for note in srgb.notes)
+    assert not any("not applied" in note for note in srgb.notes)
+    assert ("16 bit reduced to 8" in srgb.notes) == wide
+
+
+def test_a_wide_gamut_becomes_more_colourful_and_grays_stay_gray(tmp_path):
+    path = tiff(tmp_path, MUTED, photometric="rgb", iccprofile=WIDE_GAMUT)
+    assert load_srgb(path)[1].pixels.std(axis=2).mean() > 1.5 * MUTED.std(axis=2).mean()
+    gray = np.repeat(MUTED[:, :, :1], 3, axis=2)
+    converted = load_srgb(tiff(tmp_path, gray, photometric="rgb", iccprofile=WIDE_GAMUT))[1]
+    assert np.ptp(converted.pixels, axis=2).max() <= 1
+
+
+def test_an_srgb_profile_changes_no_sample(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    stored, srgb = load_srgb(tiff(tmp_path, RGB, photometric="rgb", iccprofile=profile))
+    np.testing.assert_array_equal(srgb.pixels, RGB)
+    assert stored.notes == ("ICC profile present, not applied",)
+    assert len(srgb.notes) == 1
+    assert srgb.notes[0].endswith("is sRGB")
+    plain, same = load_srgb(tiff(tmp_path, RGB, photometric="rgb"))
+    assert same is plain
+
+
+def test_a_gray_profile_is_applied(tmp_path):
+    profile = imagecodecs.cms_profile("gray", whitepoint=(0.3457, 0.3585, 1.0), gamma=1.8)
+    path = tiff(tmp_path, GRAY, photometric="minisblack", iccprofile=profile)
+    _, srgb = load_srgb(path)
+    check_contract(srgb)
+    x = (GRAY / 255.0) ** 1.8
+    expected = 255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
+    assert np.abs(srgb.pixels - expected).max() < 2
+
+
+@pytest.mark.parametrize(
+    "profile", [b"no profile" * 20, "gray", "lab2", "xyz", "null", ADOBE_RGB[:300]]
+)
+def test_profiles_that_do_not_fit_are_left_aside_with_a_note(tmp_path, profile):
+    if isinstance(profile, str):
+        profile = imagecodecs.cms_profile(profile)
+    _, srgb = load_srgb(tiff(tmp_path, RGB, photometric="rgb", iccprofile=profile))
+    np.testing.assert_array_equal(srgb.pixels, RGB)
+    assert srgb.notes == ("embedded ICC profile unusable, not applied",)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 900), st.integers(0, 255)), max_size=12),
+    cut=st.integers(0, 500),
+)
+def test_hostile_profiles_do_no_harm(tmp_path, changes, cut):
+    profile = bytearray(ADOBE_RGB)
+    for at, value in changes:
+        profile[at % len(profile)] = value
+    profile = bytes(profile[: len(profile) - cut])
+    _, srgb = load_srgb(tiff(tmp_path, MUTED, photometric="rgb", iccprofile=profile))
+    check_contract(srgb)
+    assert "ICC" in srgb.notes[-1]
 
 
 def test_suffix_codec():

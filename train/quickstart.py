@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.build import BuildConfig, BuildResult, build_dataset
+from datasets.build import BuildResult, build_dataset
 from datasets.build import Progress as BuildProgress
 from datasets.manifest import read_manifest
 from datasets.photographs import write_photographs
+from datasets.plan import BuildConfig
 from imagecompression import CODECS
 from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.errors import ImageCompressionError
@@ -136,7 +137,8 @@ def write_evidence(dataset: Path, folder: Path) -> dict[Path, str]:
         if not own:
             continue
         path = folder / f"exhibit-{number}.png"
-        write_image(path, CODECS[label].decode((dataset / own[0]["path"]).read_bytes()))
+        data = (dataset / own[0]["path"]).read_bytes()
+        write_image(path, CODECS[own[0]["container"]].decode(data))
         truths[path] = label
     return truths
 

@@ -1,0 +1,414 @@
+"""The steps that a picture's history is made of: cropping, resizing, compressing, and so on.
+
+A step says within which ranges it may act; `apply` draws from them and tells what was done. A new
+kind of step is one class here and one entry in `STEPS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from imagecompression import CODECS, MAX_PIXELS, Image, RatioTarget, encode_to_target
+from imagecompression.codec import CodecUnavailableError, Knob
+from imagecompression.errors import ImageCompressionError
+
+MIN_SIDE = 16
+"""No step makes a side shorter than this many pixels."""
+
+LOSSY = tuple(name for name, codec in CODECS.items() if codec.knob is not None)
+"""Names of the lossy codecs: `Compress` draws from all of them unless told otherwise."""
+
+FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+"""Interpolations of `Resize` and `DisplayScale`, as Pillow makes them."""
+
+_USUAL_RATIO = (5.0, 40.0)
+# A file on the way need not meet its ratio: one encode is enough nearly always.
+_ROUGHLY = 0.25
+
+
+class HistoryError(ImageCompressionError):
+    """A history or one of its steps is not valid, or its file cannot be read."""
+
+
+@dataclass(frozen=True)
+class Step(ABC):
+    """One operation on decoded pixels. All random choices come from the generator given.
+
+    Class attributes:
+        kind: Name of the step in JSON and in the chain of a sample.
+    """
+
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # JSON has lists only
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+
+    @abstractmethod
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        """The changed picture and what was done, JSON-ready: the step's kind and its values.
+
+        Args:
+            image: `uint8` `(H, W)` or `(H, W, 3)`; not modified.
+            rng: Every draw comes from it. How many are drawn does not depend on the pixels, so
+                equal generators do the same to pictures of one size.
+        """
+
+    def to_json(self) -> dict[str, Any]:
+        """The step as a JSON-ready dict; `step_from_json` is the inverse."""
+        fields = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+        return {"step": self.kind, **fields}
+
+    def _check_range(self, field: str, low: float, high: float, *, integer: bool = False) -> None:
+        """Raise `HistoryError` unless the field is a pair low ≤ first ≤ second ≤ high."""
+        value = getattr(self, field)
+        kinds = (int,) if integer else (int, float)
+        well = (
+            isinstance(value, tuple)
+            and len(value) == 2
+            and all(isinstance(v, kinds) and not isinstance(v, bool) for v in value)
+            and low <= value[0] <= value[1] <= high
+        )
+        if not well:
+            noun = "integers" if integer else "numbers"
+            raise HistoryError(
+                f"{self.kind}: {field} must be two {noun}, the lowest and the highest, from "
+                f"{low:g} to {high:g}. Received: {value!r}"
+            )
+
+    def _check_names(self, field: str, allowed: tuple[str, ...]) -> None:
+        """Raise `HistoryError` unless the field is a tuple of some of the allowed names."""
+        value = getattr(self, field)
+        if not isinstance(value, tuple) or not value or any(v not in allowed for v in value):
+            raise HistoryError(
+                f"{self.kind}: {field} must be a list of names among {', '.join(allowed)}. "
+                f"Received: {value!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Crop(Step):
+    """Cut pixels off all four sides, which moves the grid of any block codec.
+
+    Attributes:
+        pixels: Lowest and highest number of pixels cut off at the left and the top; at the right
+            and the bottom 0 to the highest.
+    """
+
+    kind: ClassVar[str] = "crop"
+    pixels: tuple[int, int] = (1, 15)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_range("pixels", 0, 4096, integer=True)
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        low, high = self.pixels
+        drawn = rng.integers((low, low, 0, 0), high, endpoint=True)
+        height, width = image.shape[:2]
+        room = [max(0, side - MIN_SIDE) // 2 for side in (width, height)]
+        left, top, right, bottom = (
+            min(int(cut), room[number % 2]) for number, cut in enumerate(drawn)
+        )
+        cropped = np.ascontiguousarray(image[top : height - bottom, left : width - right])
+        cuts = {"left": left, "top": top, "right": right, "bottom": bottom}
+        return cropped, {"step": self.kind, **cuts}
+
+
+@dataclass(frozen=True)
+class Resize(Step):
+    """Scale both sides by one factor, drawn with equal chances for halves and doubles.
+
+    Attributes:
+        factor: Lowest and highest factor.
+        filters: Interpolations to draw from, among `FILTERS`.
+    """
+
+    kind: ClassVar[str] = "resize"
+    factor: tuple[float, float] = (0.5, 2.0)
+    filters: tuple[str, ...] = ("bilinear", "bicubic", "lanczos")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_range("factor", 0.05, 20)
+        self._check_names("filters", FILTERS)
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        factor = _log_uniform(rng, self.factor)
+        return _scaled(self.kind, image, factor, _one_of(rng, self.filters))
+
+
+@dataclass(frozen=True)
+class DisplayScale(Step):
+    """Scale as a desktop does before a screenshot is taken: by one of a few typical factors.
+
+    Attributes:
+        factors: Factors to draw from.
+        filters: Interpolations to draw from, among `FILTERS`.
+    """
+
+    kind: ClassVar[str] = "display-scale"
+    factors: tuple[float, ...] = (0.5, 0.667, 0.75, 0.8, 1.25, 1.5, 1.75, 2.0)
+    filters: tuple[str, ...] = ("nearest", "bilinear")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_names("filters", FILTERS)
+        values = self.factors
+        if (
+            not isinstance(values, tuple)
+            or not values
+            or not all(isinstance(v, (int, float)) and 0.05 <= v <= 20 for v in values)
+        ):
+            raise HistoryError(
+                f"{self.kind}: factors must be a list of numbers from 0.05 to 20. "
+                f"Received: {values!r}"
+            )
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        factor = float(_one_of(rng, self.factors))
+        return _scaled(self.kind, image, factor, _one_of(rng, self.filters))
+
+
+@dataclass(frozen=True)
+class Blur(Step):
+    """Gaussian blur of each channel, mirrored at the borders.
+
+    Attributes:
+        sigma: Lowest and highest standard deviation, in pixels.
+    """
+
+    kind: ClassVar[str] = "blur"
+    sigma: tuple[float, float] = (0.5, 2.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_range("sigma", 0, 50)
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        from scipy.ndimage import gaussian_filter
+
+        sigma = float(rng.uniform(*self.sigma))
+        blurred = gaussian_filter(image.astype(np.float32), sigma, mode="mirror", axes=(0, 1))
+        return _rounded(blurred), {"step": self.kind, "sigma": sigma}
+
+
+@dataclass(frozen=True)
+class Noise(Step):
+    """Add Gaussian noise, independent for each sample of each channel.
+
+    Attributes:
+        sigma: Lowest and highest standard deviation, in levels of 0 … 255.
+    """
+
+    kind: ClassVar[str] = "noise"
+    sigma: tuple[float, float] = (1.0, 8.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_range("sigma", 0, 128)
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        sigma = float(rng.uniform(*self.sigma))
+        # A generator of its own: the draws of later steps must not depend on the picture's size.
+        seed = int(rng.integers(2**63))
+        grain = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+        return _rounded(image + np.float32(sigma) * grain), {
+            "step": self.kind,
+            "sigma": sigma,
+            "seed": seed,
+        }
+
+
+@dataclass(frozen=True)
+class Gamma(Step):
+    """Raise the samples, as fractions of 255, to a power: over 1 darkens, under 1 brightens.
+
+    Attributes:
+        gamma: Lowest and highest exponent.
+    """
+
+    kind: ClassVar[str] = "gamma"
+    gamma: tuple[float, float] = (0.7, 1.4)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_range("gamma", 0.1, 10)
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        gamma = _log_uniform(rng, self.gamma)
+        table = _rounded(255.0 * (np.arange(256) / 255.0) ** gamma)
+        return table[image], {"step": self.kind, "gamma": gamma}
+
+
+@dataclass(frozen=True)
+class SavePng(Step):
+    """Save again without loss: the pixels stay as they are, only the container changes."""
+
+    kind: ClassVar[str] = "png"
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        return image, {"step": self.kind}
+
+
+@dataclass(frozen=True)
+class Compress(Step):
+    """Compress with a lossy codec, at a setting drawn from `Codec.variants`, and decode again.
+
+    Attributes:
+        codecs: Names to draw from; one that is unavailable here is passed over.
+        ratio: Lowest and highest compression ratio, drawn log-uniformly and met roughly (within a
+            quarter), since that takes one encode.
+        knob: Instead of `ratio`, with one codec only: lowest and highest value of its knob, such
+            as a JPEG quality of 75 to 98, drawn uniformly.
+    """
+
+    kind: ClassVar[str] = "compress"
+    codecs: tuple[str, ...] = LOSSY
+    ratio: tuple[float, float] | None = None
+    knob: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_names("codecs", LOSSY)
+        if self.knob is None:
+            if self.ratio is None:
+                object.__setattr__(self, "ratio", _USUAL_RATIO)
+            self._check_range("ratio", 1, 1000)
+            return
+        if self.ratio is not None or len(self.codecs) != 1:
+            raise HistoryError(
+                "compress: knob goes with one codec and without ratio, because it is in that "
+                f"codec's own unit. Received: codecs={self.codecs!r}, ratio={self.ratio!r}"
+            )
+        knob = self._knob()
+        self._check_range("knob", knob.low, knob.high)
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        data, record = self.encode(image, rng)
+        return CODECS[record["codec"]].decode(data), record
+
+    def encode(self, image: Image, rng: np.random.Generator) -> tuple[bytes, dict[str, Any]]:
+        """The encoded file and what was done: codec, parameters and the ratio that came out.
+
+        Raises:
+            HistoryError: None of the codecs is available.
+            CodecError: The codec cannot encode this picture.
+        """
+        order = [str(name) for name in rng.permutation(self.codecs)]
+        position, variant = rng.random(2)
+        name = next((name for name in order if _is_available(name)), None)
+        if name is None:
+            raise HistoryError(
+                f"compress: none of {', '.join(self.codecs)} is available here; "
+                "install one's library or name others."
+            )
+        variants = CODECS[name].variants()
+        codec = variants[int(variant * len(variants))]
+        if self.ratio is not None:
+            low, high = map(math.log, self.ratio)
+            target = RatioTarget(math.exp(low + position * (high - low)), _ROUGHLY)
+            found = encode_to_target(image, codec, target)
+            data, codec = found.data, found.codec
+        else:
+            assert self.knob is not None
+            knob = self._knob()
+            first, last = (math.floor((v - knob.low) / knob.step + 0.5) for v in self.knob)
+            place = first + int(position * (last - first + 1))
+            index = place if knob.rises_with_size else knob.last_index - place
+            codec = codec.with_knob(knob.value(index))
+            data = codec.encode(image)
+        return data, {
+            "step": self.kind,
+            "codec": name,
+            "params": codec.params(),
+            "ratio": image.nbytes / len(data),
+        }
+
+    def _knob(self) -> Knob:
+        knob = CODECS[self.codecs[0]].knob
+        assert knob is not None  # `LOSSY` holds such codecs only
+        return knob
+
+
+STEPS: dict[str, type[Step]] = {
+    step.kind: step for step in (Crop, Resize, DisplayScale, Blur, Noise, Gamma, SavePng, Compress)
+}
+"""Every step by its name in JSON."""
+
+
+def step_from_json(content: Any) -> Step:
+    """The step of a dict such as ``{"step": "crop", "pixels": [1, 15]}``.
+
+    Fields that are left out have their usual values.
+
+    Raises:
+        HistoryError: Not such a dict, an unknown step or field, or a value out of range.
+    """
+    if not isinstance(content, Mapping) or content.get("step") not in STEPS:
+        raise HistoryError(
+            f'A step is an object with "step" among {", ".join(STEPS)}. Received: {content!r}'
+        )
+    kind = STEPS[content["step"]]
+    values = {name: value for name, value in content.items() if name != "step"}
+    fields = [field.name for field in dataclasses.fields(kind)]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise HistoryError(
+            f"{kind.kind} has the fields {', '.join(fields) or '(none)'}. "
+            f"Received: {', '.join(unknown)}"
+        )
+    return kind(**values)
+
+
+def _is_available(name: str) -> bool:
+    try:
+        CODECS[name].check_available()
+    except CodecUnavailableError:
+        return False
+    return True
+
+
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    low, high = bounds
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _one_of(rng: np.random.Generator, values: tuple[Any, ...]) -> Any:
+    return values[int(rng.integers(len(values)))]
+
+
+def _rounded(samples: Any) -> Image:
+    """Float samples as the nearest `uint8`, clipped to 0 … 255."""
+    return np.clip(np.rint(samples), 0, 255).astype(np.uint8)
+
+
+def _scaled(
+    kind: str, image: Image, factor: float, interpolation: str
+) -> tuple[Image, dict[str, Any]]:
+    """`image` scaled, within `MIN_SIDE` and `MAX_PIXELS`, and the record of it."""
+    from PIL import Image as PilImage
+
+    height, width = image.shape[:2]
+    smallest = min(1.0, MIN_SIDE / min(height, width))
+    largest = max(1.0, math.sqrt(MAX_PIXELS / (height * width)))
+    factor = min(max(factor, smallest), largest)
+    # Rounding down at the upper bound keeps the product within it.
+    turn = math.floor if factor == largest else round
+    size = tuple(max(1, turn(side * factor)) for side in (width, height))
+    method = PilImage.Resampling[interpolation.upper()]
+    scaled = np.array(PilImage.fromarray(image).resize(size, method))
+    done = {"factor": factor, "filter": interpolation, "width": size[0], "height": size[1]}
+    return scaled, {"step": kind, **done}
