@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import typer
 
@@ -71,7 +71,7 @@ def build_dataset_command(
         str, typer.Option(help="What else happens to the pictures: names, or a JSON file.")
     ] = "single",
     label_rule: Annotated[
-        str, typer.Option(help="Which codec of several gives the label: last or first.")
+        Literal["last", "first"], typer.Option(help="Which codec of several gives the label.")
     ] = "last",
     patch_size: Annotated[int, typer.Option(help="Side of the patches in pixels.")] = 64,
     patches_per_class: Annotated[

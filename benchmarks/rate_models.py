@@ -48,6 +48,7 @@ def pictures(folder: Path) -> list[dict[str, Any]]:
     rng = np.random.default_rng(SEED)
     jobs = []
     roles = ["reference"] * REFERENCES + ["default"] * DEFAULTS + ["variant"] * VARIANTS
+    roles += ["default"] * DEFAULTS
     order = [int(each) for each in rng.permutation(len(files))]
     for number, role in enumerate(roles):
         sides = {"reference": (256, 256), "default": (288, 384)}.get(role)

@@ -161,7 +161,12 @@ class _Encoder:
             data = self._codec.encode(self._image)
             decoded = self._codec.decode(data)
             measures = Reference(self._image).measure(decoded, len(data))
-            outcome = {"measured": None, "reached": True, "reason": "", "encodes": 1}
+            outcome: dict[str, Any] = {
+                "measured": None,
+                "reached": True,
+                "reason": "",
+                "encodes": 1,
+            }
             return _Made(data, decoded, measures, self._codec.params(), outcome)
         found = self._search.to(goal.target)
         outcome = {

@@ -125,8 +125,8 @@ class Bpg(Codec):
     suffix: ClassVar[str] = ".bpg"
     knob: ClassVar[Knob] = Knob("qp", 0, 51, 1, rises_with_size=False)
     fine_knob: ClassVar[Knob] = Knob("qp_fraction", 0, 1, 0.01, rises_with_size=False)
-    ratio_tolerance: ClassVar[float] = 0.02
-    ssim_tolerance: ClassVar[float] = 0.003
+    ratio_tolerance: ClassVar[float] = 0.05
+    ssim_tolerance: ClassVar[float] = 0.008
     keeps: ClassVar[frozenset[str]] = frozenset({"alpha", *EXTENSION_TAGS})
 
     def __post_init__(self) -> None:

@@ -22,8 +22,9 @@ from imagecompression.codec import (
 )
 from imagecompression.color_space import COLOR_SPACES
 from imagecompression.dithering import diffused_entries
+from imagecompression.draft import Draft
 from imagecompression.palette import ColorHistogram, Palette, choose_palette, pixel_entries
-from imagecompression.palette_png import palette_png
+from imagecompression.palette_png import estimated_png_bytes, palette_png
 from imagecompression.palette_png import version as png_version
 from imagecompression.pillow_image import open_checked
 from imagecompression.thread_limit import one_thread
@@ -81,6 +82,19 @@ class KMeans(Codec):
         histogram = ColorHistogram.of(image)
         return self.encode_with_palette(image, histogram, self.palette(histogram))
 
+    def draft(self, image: Image) -> Draft:
+        """What `encode` will make, without the search for the smallest PNG that costs the most."""
+        image = check_image(image)
+        histogram = ColorHistogram.of(image)
+        palette = self.palette(histogram)
+        indices = self._indices(image, histogram, palette)
+        decoded = palette.colors[indices]
+        return Draft(
+            estimated_png_bytes(indices, palette.colors),
+            np.ascontiguousarray(decoded if image.ndim == 3 else decoded[..., 0]),
+            lambda: palette_png(indices, palette.colors, self._texts(image)),
+        )
+
     def palette(self, histogram: ColorHistogram) -> Palette:
         """The palette for a picture of these colours, and each colour's nearest entry."""
         if self.init == "k-means++":
@@ -93,14 +107,19 @@ class KMeans(Codec):
         self, image: Image, histogram: ColorHistogram, palette: Palette
     ) -> bytes:
         """The file of `image` with a palette that `palette` made for its histogram."""
+        indices = self._indices(image, histogram, palette)
+        return palette_png(indices, palette.colors, self._texts(image))
+
+    def _indices(self, image: Image, histogram: ColorHistogram, palette: Palette) -> Image:
         if self.dithering > 0 and len(palette.colors) < len(histogram.packed):
             with one_thread():
-                indices = diffused_entries(image, palette.colors, self.space, self.dithering)
-        else:
-            indices = pixel_entries(image, histogram, palette)
+                return diffused_entries(image, palette.colors, self.space, self.dithering)
+        return pixel_entries(image, histogram, palette)
+
+    @staticmethod
+    def _texts(image: Image) -> dict[str, str]:
         # PNG has no gray palette; without the note the picture would come back as RGB.
-        texts = {_GRAY_KEYWORD: _GRAY_TEXT} if image.ndim == 2 else {}
-        return palette_png(indices, palette.colors, texts)
+        return {_GRAY_KEYWORD: _GRAY_TEXT} if image.ndim == 2 else {}
 
     @classmethod
     def decode(cls, data: bytes) -> Image:

@@ -45,7 +45,7 @@ def palette_png(indices: Image, palette: Colors, texts: dict[str, str]) -> bytes
     sample = _sample(indices)
     by_lightness = np.argsort(palette @ _LUMA, kind="stable")
     by_neighbours = neighbour_order(indices, len(palette))
-    fewest = next(bits for bits in (1, 2, 4, 8) if len(palette) <= 2**bits)
+    fewest = _fewest_bits(palette)
     ways = [
         (order, bits, filtered)
         for bits in sorted({8, fewest})
@@ -64,6 +64,18 @@ def palette_png(indices: Image, palette: Colors, texts: dict[str, str]) -> bytes
         chunks.append((b"IDAT", packed[start : start + 2**30]))
     chunks.append((b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
+
+
+def estimated_png_bytes(indices: Image, palette: Colors) -> int:
+    """Size that `palette_png` will come near, by one try on a part of the picture."""
+    sample = _sample(indices)
+    order = np.argsort(palette @ _LUMA, kind="stable")
+    tried = len(_deflated(_stream(sample, order, _fewest_bits(palette), False), _TRIAL_LEVEL))
+    return 60 + palette.size + tried * indices.size // sample.size
+
+
+def _fewest_bits(palette: Colors) -> int:
+    return next(bits for bits in (1, 2, 4, 8) if len(palette) <= 2**bits)
 
 
 def _sample(indices: Image) -> Image:

@@ -192,6 +192,31 @@ def code_plane(
     return _samples(coefficients, vectors, shape, block), activity
 
 
+def estimated_bits(terms: Decomposition, step: int) -> float:
+    """Entropy of a plane's levels, each given the magnitude of its block, with their signs.
+
+    That is near what `code_plane` will take for them, in a tenth of the time.
+
+    Args:
+        terms: Of a plane with zero mean.
+        step: Quantiser step in 1/`STEP_UNIT`.
+    """
+    scaled = np.abs(terms.coefficients) * np.float32(STEP_UNIT / step)
+    used = int((scaled.max(axis=0) > 0.73).sum())
+    if used == 0:
+        return 0.0
+    levels = np.minimum(np.floor(scaled[:, :used] + np.float32(0.27)), 63).astype(np.int64)
+    around = np.ceil(np.log2(1 + levels[:, 1:].sum(axis=1))).astype(np.int64)
+    context = np.minimum(around, 7)
+    bits = float(np.count_nonzero(levels))
+    for term in levels.T:
+        counts = np.bincount(term * 8 + context, minlength=512).reshape(64, 8)
+        total = counts.sum(axis=0)
+        bits += sum(n * math.log2(n) for n in total.tolist() if n)
+        bits -= sum(n * math.log2(n) for n in counts.ravel().tolist() if n)
+    return bits
+
+
 # --- side information ------------------------------------------------------------------------
 
 

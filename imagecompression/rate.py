@@ -13,29 +13,18 @@ saved by `RateSearch.probes` and restored goes on as if it had never stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-
-from imagecompression.codec import Codec, CodecError, Extras, Image, Knob, check_image
+from imagecompression.codec import Codec, CodecError, Extras, Image, check_image
+from imagecompression.draft import Drafting
 from imagecompression.metrics import Reference, compression_ratio
-from imagecompression.rate_model import Curve, CurvePrediction, Seen, Vector
-
-MAX_ENCODES = 24
-"""Bound on the encodes of one search; the widest grid needs 15 by bisection alone."""
+from imagecompression.rate_model import CurvePrediction
+from imagecompression.target_search import TargetSearch
 
 RATIO_AIM, SSIM_AIM = 0.02, 0.003
 """How near a search tries to come where the target sets no tolerance: relative, and absolute."""
-
-_MODEL_STEPS = 5
-_OPEN_STEPS = 2
-_FINE_STEPS = 3
-_POINTS = 33
-_CERTAIN = 3.0
-_MODELLED_SAMPLES = 64 * 64
-_DROP_ERROR = 0.35
 
 
 class Target(Protocol):
@@ -218,6 +207,7 @@ class RateSearch:
         codec: Every parameter but the knobs' is taken from it.
         extras: What goes into each file beside the image; its bytes count.
         reference: The source, ready for measuring.
+        drafts: Estimated file bytes and true SSIM, if known, by grid index, of what was drafted.
     """
 
     def __init__(
@@ -235,16 +225,21 @@ class RateSearch:
         self._decoded: tuple[Probe, Image] | None = None
         self._prediction: CurvePrediction | None = None
         self._probes: dict[tuple[int, int], Probe] = {}
+        self._last_draft: tuple[int, Callable[[], bytes]] | None = None
+        self.drafts: dict[int, tuple[int, float | None]] = {}
         for saved in probes:
             key = (saved["index"], saved["fine"])
-            self._probes[key] = Probe(self, *key, saved["bytes"], _ssim=saved["ssim"])
+            if saved["draft"]:
+                self.drafts[saved["index"]] = (saved["bytes"], saved["ssim"])
+            else:
+                self._probes[key] = Probe(self, *key, saved["bytes"], _ssim=saved["ssim"])
 
     def probes(self) -> list[dict[str, Any]]:
         """What was measured so far, for JSON; `RateSearch(image, codec, probes=…)` goes on."""
-        return [
-            {"index": one.index, "fine": one.fine, "bytes": one.file_bytes, "ssim": one._ssim}
-            for one in self._probes.values()
-        ]
+        made = [(p.index, p.fine, p.file_bytes, p._ssim, False) for p in self._probes.values()]
+        drafted = [(at, self.neutral, *told, True) for at, told in self.drafts.items()]
+        names = ("index", "fine", "bytes", "ssim", "draft")
+        return [dict(zip(names, values, strict=True)) for values in made + drafted]
 
     def to(self, target: Target) -> Encoded:
         """Find the knob value whose file measures nearest to `target`.
@@ -256,7 +251,7 @@ class RateSearch:
         if self.codec.knob is None:
             best, reason = self.probe(0), f"{self.codec.name} is lossless: it has no knob to turn"
         else:
-            best, reason = _Approach(self, target).run()
+            best, reason = TargetSearch(self, target).run()
         measured = target.measure(best)
         reached = abs(measured - target.value) <= target.tolerance(self.codec)
         return Encoded(
@@ -274,9 +269,26 @@ class RateSearch:
         """The encode at grid positions of the knob and the fine knob (None: neutral), made once."""
         key = (index, self.neutral if fine is None else fine)
         if key not in self._probes:
-            data = self.codec_at(*key).encode_with(self.image, self.extras)
+            if self._last_draft is not None and key == (self._last_draft[0], self.neutral):
+                data = self._last_draft[1]()
+            else:
+                data = self.codec_at(*key).encode_with(self.image, self.extras)
             self._probes[key] = Probe(self, *key, len(data), data)
         return self._probes[key]
+
+    def draft(self, index: int) -> bool:
+        """Put into `drafts` what the encode at `index` will be; False where that cannot be told."""
+        codec = self.codec_at(index, self.neutral)
+        draft = None
+        if isinstance(codec, Drafting) and not self.extras.held():
+            draft = codec.draft(self.image)
+        if draft is None:
+            return False
+        decoded = draft.decoded
+        similarity = None if decoded is None else self.reference.ssim(decoded)
+        self.drafts[index] = (draft.file_bytes, similarity)
+        self._last_draft = (index, draft.finish)
+        return True
 
     def made(self) -> list[Probe]:
         """All probes, in the order in which they were made."""
@@ -307,212 +319,6 @@ class RateSearch:
         if self._decoded is None or self._decoded[0] is not probe:
             self._decoded = (probe, self.codec.decode(probe.data()))
         return self._decoded[1]
-
-
-class _Approach:
-    """The search for one target among the probes of a `RateSearch`, and for more of them."""
-
-    def __init__(self, search: RateSearch, target: Target) -> None:
-        knob = search.codec.knob
-        assert knob is not None
-        self.knob: Knob = knob
-        self.search = search
-        self.target = target
-        self.goal = target.coordinate(target.value)
-        self.encodes = 0
-        self.fine_encodes = 0
-
-    def run(self) -> tuple[Probe, str]:
-        """The nearest probe, and what limits the search if that is not near."""
-        target, codec, last = self.target, self.search.codec, self.knob.last_index
-        while True:
-            known = self._known()
-            best, error = self._best()
-            if best is not None and error <= target.aim(codec):
-                return best, ""
-            low = max((i for i in known if known[i] <= self.goal), default=None)
-            above = [i for i in known if known[i] > self.goal and (low is None or i > low)]
-            high = min(above, default=None)
-            if best is not None:
-                if self.encodes >= MAX_ENCODES:
-                    return best, f"{target.kind} {target.value:g} not met in {self.encodes} encodes"
-                if low is None and 0 in known:
-                    return best, self._bound(0, "smallest")
-                if high is None and low == last:
-                    return best, self._bound(last, "largest")
-                if self._refine(0 if low is None else low, last if high is None else high):
-                    continue
-                if low is not None and high is not None and high - low <= 1:
-                    return best, self._step(low, high)
-                steps = self._around(best)
-                if error > target.tolerance(codec) and self._certain(best, *steps):
-                    return best, self._step(*steps)
-            first, end = (0 if low is None else low + 1), (last if high is None else high - 1)
-            index, expected = self._expected(first, end)
-            if best is not None and error <= target.tolerance(codec):
-                own = abs(self._coordinate(best) - self.goal)
-                if abs(expected - self.goal) >= own or self.encodes >= _MODEL_STEPS:
-                    return best, ""
-            if low is None and self.encodes >= _OPEN_STEPS:
-                index = 0  # the target may well be out of reach
-            elif high is None and self.encodes >= _OPEN_STEPS:
-                index = last
-            elif self.encodes >= _MODEL_STEPS:  # the model does not fit this picture
-                middle = (self.knob.coordinate(first) + self.knob.coordinate(end)) / 2
-                index = min(max(self.knob.index_at(middle), first), end)
-            self._visit(index, self.search.neutral)
-
-    def _visit(self, index: int, fine: int) -> None:
-        self.search.probe(index, fine)
-        self.encodes += 1
-
-    def _coordinate(self, probe: Probe) -> float:
-        return self.target.coordinate(self.target.measure(probe))
-
-    def _best(self) -> tuple[Probe | None, float]:
-        """The probe nearest to the target on the curve's axis, and its error in the target's."""
-        nearest = min(
-            self.search.made(),
-            key=lambda probe: (abs(self._coordinate(probe) - self.goal), probe.index, -probe.fine),
-            default=None,
-        )
-        if nearest is None:
-            return None, math.inf
-        return nearest, abs(self.target.measure(nearest) - self.target.value)
-
-    def _known(self) -> dict[int, float]:
-        """The curve where it was measured with the fine knob at rest."""
-        rest = self.search.neutral
-        return {p.index: self._coordinate(p) for p in self.search.made() if p.fine == rest}
-
-    def _curve(self) -> Curve:
-        """The curve at grid indexes as the model expects it."""
-        prediction, rest = self.search.prediction, self.search.neutral
-        seen = []
-        for probe in self.search.made():
-            fraction = probe.fine / rest if rest else 1.0
-            measured = {"ratio": -math.log(probe.ratio())}
-            if self.target.kind == "ssim":
-                # A search for ratios must not depend on whether anyone asked for SSIM.
-                measured["ssim"] = self._coordinate(probe)
-            for kind, value in measured.items():
-                drop = prediction.drop(kind, probe.index, fraction)
-                seen.append(Seen(kind, probe.index, value + drop, _DROP_ERROR * drop))
-        return prediction.curve(self.target.kind, seen)
-
-    def _expected(self, first: int, end: int) -> tuple[int, float]:
-        """The index from `first` to `end` where the curve should be nearest to the target."""
-        curve = self._curve()
-        while True:
-            low, high = self.knob.coordinate(first), self.knob.coordinate(end)
-            spread = (self.knob.index_at(float(x)) for x in np.linspace(low, high, _POINTS))
-            indexes = sorted({first, *spread, end})
-            values, _ = curve(indexes)
-            at = int(np.argmin(np.abs(values - self.goal)))
-            first, end = indexes[max(at - 1, 0)], indexes[min(at + 1, len(indexes) - 1)]
-            if end - first <= 2:
-                values, _ = curve(range(first, end + 1))
-                at = int(np.argmin(np.abs(values - self.goal)))
-                return first + at, float(values[at])
-
-    def _refine(self, low: int, high: int) -> bool:
-        """Turn the fine knob where the target should fall between two steps of the knob.
-
-        Returns:
-            Whether an encode was made.
-        """
-        fine_knob, rest = self.search.codec.fine_knob, self.search.neutral
-        if fine_knob is None or self.fine_encodes >= _FINE_STEPS:
-            return False
-        known, (index, expected) = self._known(), self._expected(low, high)
-        expected = known.get(index, expected)
-        if index not in known and abs(expected - self.goal) <= self._span(
-            self.target.aim(self.search.codec)
-        ):
-            return False
-        upper = index if expected > self.goal else index + 1
-        if not max(low, 1) <= upper <= high:
-            return False
-        level = known[upper] if upper in known else float(self._curve()([upper])[0][0])
-        drop = self.search.prediction.drop
-        fractions = np.arange(rest + 1) / rest
-        curve = level - np.array([drop(self.target.kind, upper, float(f)) for f in fractions])
-        own = {p.fine: p for p in self.search.made() if p.index == upper}
-        turned = sorted(own)
-        if turned:
-            errors = [self._coordinate(own[fine]) - float(curve[fine]) for fine in turned]
-            curve += _through(turned, errors, rest)
-        fine = int(np.argmin(np.abs(curve - self.goal)))
-        if fine in own:
-            return False
-        self._visit(upper, fine)
-        self.fine_encodes += 1
-        return True
-
-    def _span(self, error: float) -> float:
-        """An error in the target's unit on the curve's axis."""
-        axis, value = self.target.coordinate, self.target.value
-        ends = (axis(value + signed) for signed in (-error, error) if value + signed > 0)
-        return min(abs(end - self.goal) for end in ends)
-
-    def _around(self, best: Probe) -> tuple[int, int]:
-        """The two steps of the knob between which the target lies, going by the nearest probe."""
-        smaller = best.fine != self.search.neutral or self._coordinate(best) > self.goal
-        return (best.index - 1, best.index) if smaller else (best.index, best.index + 1)
-
-    def _certain(self, best: Probe, low: int, high: int) -> bool:
-        """Whether both steps are all but certain to miss the target, and by more than `best`."""
-        if low < 0 or high > self.knob.last_index:
-            return False
-        if self.search.image.size < _MODELLED_SAMPLES:
-            return False
-        own = abs(self._coordinate(best) - self.goal)
-        least = max(own, self._span(self.target.tolerance(self.search.codec)))
-        values, deviations = self._curve()([low, high])
-        known = self._known()
-        for index, sign, value, deviation in zip(
-            (low, high), (-1, 1), values, deviations, strict=True
-        ):
-            if index in known:
-                sure = sign * (known[index] - self.goal) >= least
-            else:
-                sure = sign * (value - self.goal) - _CERTAIN * deviation > least
-            if not sure:
-                return False
-        return True
-
-    def _bound(self, index: int, noun: str) -> str:
-        target = self.target
-        return (
-            f"{target.kind} {target.value:g} is out of reach: the {noun} file "
-            f"({self.knob.field}={self.knob.value(index):g}) has {target.kind} "
-            f"{target.measure(self.search.probe(index)):.4g}"
-        )
-
-    def _step(self, low: int, high: int) -> str:
-        known, target = self._known(), self.target
-        gives = []
-        for index in (low, high):
-            if index in known:
-                value = f"gives {target.measure(self.search.probe(index)):.4g}"
-            else:
-                value = f"should give {target.measured(float(self._curve()([index])[0][0])):.3g}"
-            gives.append(f"{self.knob.value(index):g} {value}")
-        return (
-            f"{target.kind} {target.value:g} falls between two steps of {self.knob.field}: "
-            + ", ".join(gives)
-        )
-
-
-def _through(positions: list[int], values: list[float], last: int) -> Vector:
-    """The polygon through some points over 0 … `last`, its outer edges prolonged."""
-    if len(positions) > 1:
-        (x_0, x_1), (y_0, y_1) = positions[:2], values[:2]
-        first = y_0 - (y_1 - y_0) / (x_1 - x_0) * (x_0 + 1)
-        (x_0, x_1), (y_0, y_1) = positions[-2:], values[-2:]
-        end = y_1 + (y_1 - y_0) / (x_1 - x_0) * (last + 1 - x_1)
-        positions, values = [-1, *positions, last + 1], [first, *values, end]
-    return np.interp(np.arange(last + 1), positions, values)
 
 
 def search_order(targets: Sequence[Target]) -> list[int]:

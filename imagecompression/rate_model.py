@@ -35,7 +35,7 @@ LOCAL_RANGE = 0.5
 """Distance along the reference's log size at which local deviations have mostly died out."""
 
 _FEATURE_PIXELS = 2**17
-_FINE_DROP = 1.0
+_NOISE_PIXELS = 256 * 256  # of the pictures by which the noise was measured
 _LEAST_STEP = 1e-3
 _BANDS = (6, 12, 24, 48, 96)
 _STABILITY = 58.5 * 2  # of SSIM's second constant, twice: variances are sums of two pictures'
@@ -53,9 +53,10 @@ def picture_features(image: Image) -> Vector:
 
     All but the last steps are in integers, so that every machine finds the same. For quantiser
     steps of `_BANDS`, over 8×8 Walsh–Hadamard blocks of the luma: the mean bits of a coefficient,
-    and the error that SSIM would see; the same bits for the two colour differences; for palettes,
-    the entropy of luma and of colour histograms and how often neighbours differ in luma's first
-    bits; then the logarithm of the number of pixels, their part at the border, and 1 for gray.
+    their logarithm, and the error that SSIM would see; the same bits for the two colour
+    differences; for palettes, the entropy of luma and of colour histograms and how often
+    neighbours differ in luma's first bits; then the logarithm of the number of pixels, their part
+    at the border, and 1 for gray.
     """
     height, width = image.shape[:2]
     gray = image.ndim == 2
@@ -80,7 +81,8 @@ def picture_features(image: Image) -> Vector:
     changes = [_changes(luma >> shift) for shift in (6, 4)]
     border = math.log1p(256.0 * (1 / height + 1 / width))
     size = [math.log(height * width), border, float(gray)]
-    return np.array([*bits, *errors, *colour_bits, *entropies, *changes, *size])
+    rates = [math.log(each + 1e-3) for each in bits]
+    return np.array([*bits, *rates, *errors, *colour_bits, *entropies, *changes, *size])
 
 
 def _sampled(image: Image) -> Image:
@@ -93,7 +95,7 @@ def _sampled(image: Image) -> Image:
     return strips[every // 2 :: every].reshape(-1, *image.shape[1:])
 
 
-FEATURES = 2 * len(_BANDS) + 9
+FEATURES = 3 * len(_BANDS) + 9
 
 
 def _entropy(values: npt.NDArray[np.int32]) -> float:
@@ -199,6 +201,9 @@ class CurvePrediction:
         self._knob = codec.knob
         self._model = CurveModel.of(codec) if model is None else model
         model = self._model
+        # The steps' own noise averages out in large pictures.
+        pixels = image.shape[0] * image.shape[1]
+        self._noise = model.noise * min(1.0, math.sqrt(_NOISE_PIXELS / pixels))
         self._offset = {"ratio": math.log(3 if image.ndim == 3 else 1), "ssim": 0.0}
         self._positions = np.maximum.accumulate(model.reference[0])
         self._deviation = model.mean.copy()
@@ -213,12 +218,12 @@ class CurvePrediction:
 
     def curve(self, kind: str, seen: Sequence[Seen]) -> Curve:
         """Curve `kind` (an entry of `KINDS`) given measured values, as a function of indexes."""
-        model, number = self._model, KINDS.index(kind)
+        number = KINDS.index(kind)
         curves = np.array([KINDS.index(one.kind) for one in seen], int)
         known = self._prior(curves, [one.index for one in seen])
         system = _covariance(known, known)
         for i, one in enumerate(seen):
-            system[i, i] += model.noise[curves[i]] ** 2 + one.error**2 + 1e-9
+            system[i, i] += self._noise[curves[i]] ** 2 + one.error**2 + 1e-9
         inverse = _inverse(system)
         weights = np.zeros(len(seen))
         for row, one, mean in zip(inverse, seen, known.mean, strict=True):
@@ -236,13 +241,12 @@ class CurvePrediction:
 
         return values
 
-    def drop(self, kind: str, index: int, fraction: float) -> float:
-        """How far curve `kind` falls with the fine knob turned to `fraction` of its grid."""
-        if fraction >= 1.0 or index == 0:
+    def drop(self, kind: str, index: int) -> float:
+        """How far curve `kind` falls at `index` where the fine knob is turned to its small end."""
+        if index == 0:
             return 0.0
-        own = np.full(2, KINDS.index(kind))
-        mean = self._prior(own, [index - 1, index]).mean
-        return _FINE_DROP * (1.0 - fraction) * max(float(mean[1] - mean[0]), _LEAST_STEP)
+        mean = self._prior(np.full(2, KINDS.index(kind)), [index - 1, index]).mean
+        return max(float(mean[1] - mean[0]), _LEAST_STEP)
 
     def _prior(self, curves: Integers, indexes: Sequence[int]) -> _Points:
         """What the model says of some points before anything was seen."""

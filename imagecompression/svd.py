@@ -52,6 +52,7 @@ from imagecompression.codec import (
     check_image,
     check_size,
 )
+from imagecompression.draft import Draft
 from imagecompression.patch_svd import SAMPLE_UNIT, STEP_UNIT, Reals, Samples
 from imagecompression.range_coding import (
     Integers,
@@ -73,6 +74,7 @@ _PIXELS_PER_BYTE = 2048
 _RATE_WEIGHT = 0.08
 """Squared quantiser steps that a bit may cost. Measured on photographs: the PSNR at equal size is
 within 0.05 dB of its maximum from 0.05 to 0.1."""
+_DRAFT_SCALE, _DRAFT_SLOPE = 1.045, 0.06
 _MAX_CACHED_PIXELS = 2**24
 _BLOCKS = (4, 8, 16)
 _SUBSAMPLINGS = ("4:4:4", "4:2:0")
@@ -125,19 +127,10 @@ class Svd(Codec):
     def encode(self, image: Image) -> bytes:
         image = check_image(image)
         height, width = image.shape[:2]
-        if max(height, width) > _MAX_SIDE:
-            raise CodecError(
-                f"SVD sides are at most {_MAX_SIDE} pixels. Received: {width}×{height}"
-            )
-        halved = image.ndim == 3 and self.subsampling == "4:2:0"
-        steps = [round(self.step * STEP_UNIT), 0]
-        if image.ndim == 3:
-            steps[1] = round(self.step * self.chroma_step * STEP_UNIT / (2 if halved else 1))
-        block = self.block if self.mode == "patch" else 0
-        decompose = _decompose if height * width <= _MAX_CACHED_PIXELS else _decompose.__wrapped__
+        block, halved, steps = self._layout(image)
         coder = LevelEncoder(_RATE_WEIGHT)
         with one_thread():
-            means, terms = decompose(image.tobytes(), image.shape, halved, block)
+            means, terms = self._terms(image)
             shapes = _plane_shapes(height, width, len(terms), halved)
             _code_planes(coder, terms, shapes, block, steps, self.rank)
         header = _HEADER.pack(_MAGIC, _VERSION, block, len(means), halved, width, height, *steps)
@@ -145,6 +138,42 @@ class Svd(Codec):
         least = -(-(height * width - _FREE_PIXELS) // _PIXELS_PER_BYTE)
         payload = coder.data().ljust(least, b"\0")
         return header + struct.pack("<I", zlib.crc32(payload, zlib.crc32(header))) + payload
+
+    def draft(self, image: Image) -> Draft | None:
+        """An estimate of the file's size from the decomposition; None in global mode."""
+        if self.mode == "global":
+            return None
+        image = check_image(image)
+        steps = self._layout(image)[2]
+        with one_thread():
+            _, terms = self._terms(image)
+            bits = 0.0
+            for index, plane in enumerate(terms):
+                assert isinstance(plane, patch_svd.Decomposition)
+                bits += patch_svd.estimated_bits(plane, steps[min(index, 1)])
+        # Fitted on photographs: coding gains on the entropy as the bits of a pixel become few.
+        file_bits = _DRAFT_SCALE * bits * (bits / (image.shape[0] * image.shape[1])) ** _DRAFT_SLOPE
+        return Draft(_HEADER.size + round(file_bits / 8), None, lambda: self.encode(image))
+
+    def _layout(self, image: Image) -> tuple[int, bool, list[int]]:
+        """Block size (0 in global mode), whether chroma is halved, and the steps in the file."""
+        halved = image.ndim == 3 and self.subsampling == "4:2:0"
+        steps = [round(self.step * STEP_UNIT), 0]
+        if image.ndim == 3:
+            steps[1] = round(self.step * self.chroma_step * STEP_UNIT / (2 if halved else 1))
+        return self.block if self.mode == "patch" else 0, halved, steps
+
+    def _terms(self, image: Image) -> tuple[list[int], list[Terms]]:
+        """Mean and terms of each plane."""
+        height, width = image.shape[:2]
+        if max(height, width) > _MAX_SIDE:
+            raise CodecError(
+                f"SVD sides are at most {_MAX_SIDE} pixels. Received: {width}×{height}"
+            )
+        block, halved, _ = self._layout(image)
+        decompose = _decompose if height * width <= _MAX_CACHED_PIXELS else _decompose.__wrapped__
+        means, terms = decompose(image.tobytes(), image.shape, halved, block)
+        return means, terms
 
     @classmethod
     def decode(cls, data: bytes) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,8 @@ from train.run import Run
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
-    "build-dataset", "train", "evaluate", "classify", "compress", "decompress", "compare",
-    "codecs", "quickstart",
+    "vet-sources", "build-dataset", "audit", "verify", "export", "train", "evaluate", "classify",
+    "compress", "decompress", "compare", "codecs", "quickstart",
 )  # fmt: skip
 
 
@@ -298,3 +299,80 @@ def test_default_run_names_codecs_of_a_photograph(tmp_path: Path) -> None:
     results = run_json("classify", tmp_path)["results"]
     answers = {Path(item["file"]).stem: item["label"] for item in results}
     assert answers == {name: name for name in compressed}
+
+
+@pytest.fixture(scope="module")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "sources").mkdir()
+    for number in range(3):
+        picture = photograph_like(70, 80, 3, seed=number)
+        tifffile.imwrite(folder / "sources" / f"{number}.tif", picture)
+    answer = run_json(
+        "build-dataset", folder / "sources", "--out", folder / "set", "--codecs", "jpeg,webp",
+        "--ratios", "8", "--ssims", "", "--random-ssims", "1", "--histories", "single,cropped",
+        "--patch-size", "32", "--workers", "1",
+    )  # fmt: skip
+    assert answer["samples"] == 3 * 2 * 2 * 2
+    assert answer["leaks"] == []
+    return folder / "set"
+
+
+def test_vet_sources(small_dataset: Path, tmp_path: Path) -> None:
+    sources = small_dataset.parent / "sources"
+    answer = run_json("vet-sources", sources, "--out", tmp_path / "verdicts.csv")
+    assert (answer["accepted"], answer["rejected"]) == (3, 0)
+    assert (tmp_path / "verdicts.csv").read_text().startswith("file,verdict")
+    assert (tmp_path / "verdicts.json").exists()
+    PilImage.fromarray(photograph_like(200, 260, 3)).save(tmp_path / "photo.jpg", quality=80)
+    PilImage.open(tmp_path / "photo.jpg").save(tmp_path / "photo.tif")
+    result = run("vet-sources", sources, tmp_path / "photo.tif")
+    assert result.exit_code == 1
+    assert "photo.tif" in result.stdout
+    assert "1 rejected" in result.stdout
+    assert run("vet-sources", tmp_path / "absent.tif").exit_code == 2
+
+
+def test_a_dry_run_makes_nothing(small_dataset: Path, tmp_path: Path) -> None:
+    answer = run_json(
+        "build-dataset", small_dataset.parent / "sources", "--out", tmp_path / "set", "--dry-run",
+        "--codecs", "uncompressed,jpeg", "--ratios", "8,16", "--ssims", "0.9", "--workers", "1",
+    )  # fmt: skip
+    assert answer["sources"] == 3
+    assert answer["samples"] == 3 * (1 + 3)
+    assert answer["seconds"] > 0
+    assert [one["samples"] for one in answer["classes"]] == [3, 9]
+    assert not (tmp_path / "set").exists()
+
+
+def test_audit_verify_and_export(small_dataset: Path, tmp_path: Path) -> None:
+    assert run_json("audit", small_dataset)["leaks"] == []
+    assert "Bias audit" in run("audit", small_dataset).stdout
+    assert run_json("verify", small_dataset, "--workers", "1")["faults"] == []
+    out = tmp_path / "tars"
+    answer = run_json(
+        "export", small_dataset, "--format", "webdataset", "--out", out, "--workers", "1"
+    )
+    assert sum(answer["samples"].values()) == 24
+    assert list(out.glob("*.tar"))
+    assert run("export", small_dataset, "--format", "zip", "--out", tmp_path / "z").exit_code == 2
+    victim = next((small_dataset / "encoded" / "jpeg").glob("*ratio8.jpg"))
+    data = victim.read_bytes()
+    victim.write_bytes(data[:-2] + b"xx")
+    result = run("verify", small_dataset, "--no-pixels", "--workers", "1")
+    victim.write_bytes(data)
+    assert result.exit_code == 1
+    assert victim.name in result.stderr
+
+
+def test_the_card_gives_the_command_that_builds_it_again(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    card = (small_dataset / "README.md").read_text(encoding="utf-8")
+    command = card.split("python main.py ")[2].split("```")[0]
+    places = {"SOURCES": str(small_dataset.parent / "sources"), "FOLDER": str(tmp_path / "set")}
+    words = shlex.split(command.replace("\\\n", " "))
+    result = run(*(places.get(word, word) for word in words))
+    assert result.exit_code == 0, (command, result.stderr)
+    before, after = small_dataset / "manifest.parquet", tmp_path / "set" / "manifest.parquet"
+    assert before.read_bytes() == after.read_bytes()

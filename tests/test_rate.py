@@ -21,15 +21,18 @@ from imagecompression import (
     Image,
     Jpeg,
     Jpeg2000,
+    KMeans,
     Knob,
     Lossless,
     RateSearch,
     RatioTarget,
     SsimTarget,
+    Svd,
     encode_to_target,
 )
 from imagecompression.metrics import Reference, compression_ratio, ssim
-from imagecompression.rate import MAX_ENCODES, RATIO_AIM, SSIM_AIM, Target, search_order
+from imagecompression.rate import RATIO_AIM, SSIM_AIM, Target, search_order
+from imagecompression.target_search import MAX_ENCODES
 
 NINE_TARGETS: tuple[Target, ...] = (
     *(RatioTarget(ratio) for ratio in (5, 8, 12, 20, 40)),
@@ -176,15 +179,15 @@ def test_a_fine_knob_reaches_what_the_knob_cannot() -> None:
         found = fine.to(target)
         assert found.encodes <= 10
         assert found.data == found.codec.encode(picture)
-        assert abs(found.measured - target.value) <= aim, found
-        missed += abs(coarse.to(target).measured - target.value) > aim
+        assert abs(found.measured - target.value) <= 2 * aim, found
+        missed += abs(coarse.to(target).measured - target.value) > 2 * aim
     assert missed >= 3, "the coarse knob alone would have done"
 
 
-@pytest.mark.parametrize("name", ["jpeg", "jpegxr", "fine"])
+@pytest.mark.parametrize("name", ["jpeg", "jpeg2000", "svd", "kmeans", "fine"])
 def test_a_search_goes_on_as_if_it_had_never_stopped(name: str) -> None:
     codec = Fine() if name == "fine" else CODECS[name]()
-    picture = photograph_like(96, 120, 3)
+    picture = photograph_like(72, 88, 3)
     order = [NINE_TARGETS[number] for number in search_order(NINE_TARGETS)]
     straight = RateSearch(picture, codec)
     whole = [straight.to(target) for target in order]
@@ -198,7 +201,7 @@ def test_a_search_goes_on_as_if_it_had_never_stopped(name: str) -> None:
         after.measures()  # whether anyone asks for more must not matter
         saved = search.probes()
     assert [one["bytes"] for one in saved] == [one["bytes"] for one in straight.probes()]
-    assert sum(one.encodes for one in whole) == len(saved)
+    assert sum(one.encodes for one in whole) == sum(not one["draft"] for one in saved)
 
 
 def test_a_restored_search_encodes_only_what_it_returns(rgb: np.ndarray) -> None:
@@ -226,6 +229,35 @@ def test_nothing_is_decoded_or_measured_twice(
         assert found.measures()["ratio"] == compression_ratio(rgb, len(found.data))
     assert calls.count("measure") == len(search.probes())
     assert calls.count("decode") <= len(search.probes()) + 1
+
+
+@pytest.mark.parametrize("dithering", [0.0, 1.0])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_palette_draft_tells_the_pixels(channels: int, dithering: float) -> None:
+    picture, codec = photograph_like(90, 120, channels), KMeans(colors=12, dithering=dithering)
+    draft, data = codec.draft(picture), codec.encode(picture)
+    assert draft.decoded is not None
+    assert np.array_equal(draft.decoded, codec.decode(data))
+    assert draft.finish() == data
+    assert draft.file_bytes == pytest.approx(len(data), rel=0.25)
+
+
+def test_an_svd_draft_tells_the_size() -> None:
+    picture, codec = photograph_like(192, 256, 3), Svd(step=8)
+    draft = codec.draft(picture)
+    assert draft is not None
+    assert draft.file_bytes == pytest.approx(len(codec.encode(picture)), rel=0.3)
+    assert Svd(mode="global").draft(picture) is None
+
+
+def test_an_ssim_target_takes_one_encode_where_drafts_tell_the_pixels() -> None:
+    picture = photograph_like(128, 160, 3)
+    search = RateSearch(picture, KMeans())
+    found = search.to(SsimTarget(0.9))
+    assert found.encodes == 1
+    assert found.measured == ssim(picture, KMeans.decode(found.data))
+    worse = [abs(told - 0.9) for _, told in search.drafts.values() if told is not None]
+    assert abs(found.measured - 0.9) == min(worse)
 
 
 def test_search_order_is_a_permutation_that_starts_inside() -> None:
