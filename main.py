@@ -126,7 +126,7 @@ def build_dataset_command(
                 sources, out, config, workers, progress, scheduler, retry_failed, groups
             )
         if json_output:
-            print_json(dataclasses.asdict(result))
+            print_json(dataclasses.asdict(result) | {"audit": result.audit.to_json()})
         else:
             print_build(result)
         complain_of_sources(result)
@@ -722,10 +722,12 @@ def print_build(result: Any) -> None:
             for one in result.classes
         ],
     )
-    for line in result.audit.lines():
-        print(f"  {line}")
+    for check in result.audit.checks:
+        if check.status == "fail":
+            print(f"  FAIL {check.name}: {check.text}")
     for leak in result.leaks:
         print(f"  LEAK {leak}")
+    print(f"  bias audit: {result.audit.verdict}; the whole: main.py audit {result.folder}")
 
 
 def print_estimate(estimate: Any) -> None:
