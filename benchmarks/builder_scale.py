@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import hashlib
 import os
 import signal
@@ -41,6 +42,7 @@ from datasets.plan import BuildConfig, plan
 from datasets.sources import find_sources
 from datasets.workers import worker_pool
 from imagecompression import CODECS
+from imagecompression.draft import Draft, Drafting
 from imagecompression.metrics import Reference
 from imagecompression.thread_limit import one_thread
 
@@ -78,6 +80,13 @@ def overhead(folder: Path) -> float:
 
         return call
 
+    def timed_draft(draft: Callable[..., Draft]) -> Callable[..., Draft]:
+        def call(*args: Any) -> Draft:
+            made = timed(draft)(*args)
+            return dataclasses.replace(made, finish=timed(made.finish))
+
+        return call
+
     patches = [
         mock.patch.object(samples, "read_source", timed(samples.read_source)),
         mock.patch.object(samples, "pixel_hash", timed(samples.pixel_hash)),
@@ -86,6 +95,8 @@ def overhead(folder: Path) -> float:
     ]
     for name in CODEC_NAMES:
         kind = CODECS[name]
+        if issubclass(kind, Drafting):
+            patches.append(mock.patch.object(kind, "draft", timed_draft(kind.draft)))
         patches.append(mock.patch.object(kind, "encode", timed(kind.encode)))
         patches.append(mock.patch.object(kind, "encode_with", timed(kind.encode_with)))
         patches.append(mock.patch.object(kind, "decode", staticmethod(timed(kind.decode))))
