@@ -18,7 +18,6 @@ import psutil
 import pytest
 from conftest import photograph_like
 from PIL import Image
-from test_storage import s3_server  # noqa: F401 - a fixture
 
 from datasets import cluster
 from datasets.build import build_dataset
@@ -66,7 +65,7 @@ def dask_cluster(workers: int, path: str) -> Iterator[tuple[str, list[psutil.Pro
 
 
 @pytest.fixture(scope="module")
-def processes(s3_server: str) -> Iterator[tuple[str, list[psutil.Process]]]:  # noqa: F811
+def processes(s3_server: str) -> Iterator[tuple[str, list[psutil.Process]]]:
     """A cluster of two workers that can import this project and this file, and reach the bucket."""
     with dask_cluster(2, f"{ROOT}{os.pathsep}{ROOT / 'tests'}") as started:
         yield started
@@ -174,7 +173,7 @@ def test_a_task_that_kills_its_worker_is_given_up_and_the_rest_goes_on(pool: Clu
 
 def test_a_build_on_a_cluster_into_a_bucket_is_the_build_at_home(
     processes: tuple[str, list[psutil.Process]],
-    s3_server: str,  # noqa: F811
+    s3_server: str,
     tmp_path: Path,
 ) -> None:
     sources = tmp_path / "sources"
