@@ -168,7 +168,7 @@ def build_dataset(
             table = read_manifest(out)
             audit, leaks = _judge(table, storage, config, report)
     return BuildResult(
-        folder=storage.root,
+        folder=str(out),
         sources=len(sources),
         samples=sum(status == "ok" for status in table["status"].to_pylist()),
         classes=summarise(table, read_dataset(out)["labels"]),
