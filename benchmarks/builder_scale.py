@@ -143,7 +143,7 @@ def _seconds(processes: int, function: Callable[..., Any], tasks: list[tuple[Any
 
 def efficiency(folder: Path) -> tuple[float, float]:
     """Parallel efficiency of two processes: of the builder, and of a bare loop."""
-    sources, _ = find_sources([write_sources(folder / "efficiency", 12, 400)], 64)
+    sources, _ = find_sources([write_sources(folder / "efficiency", 6, 320)], 64)
     config = BuildConfig(codecs=CODEC_NAMES, patches_per_class=0)
     tasks = list(plan(sources, {source.group: "train" for source in sources}, config))
     one = _seconds(1, samples.run_task, [(task, str(folder / "one")) for task in tasks])
@@ -218,7 +218,8 @@ def tree_hash(folder: Path) -> str:
 def equality(folder: Path) -> tuple[bool, int]:
     """Whether a build that was killed three times equals one that was not; and kills made."""
     sources = write_sources(folder / "equality", 12, 256)
-    command = [sys.executable, "main.py", "build-dataset", str(sources), "--workers"]
+    command = [sys.executable, "main.py", "build-dataset", str(sources), "--codecs"]
+    command += ["uncompressed,jpeg,jpeg2000,jpegxr,webp", "--workers"]
     subprocess.run([*command, "1", "--out", str(folder / "quiet")], check=True, capture_output=True)
     total = sum(1 for _ in (folder / "quiet" / "encoded").rglob("*.*"))
     killed = folder / "killed"
