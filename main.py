@@ -148,7 +148,7 @@ def vet_sources_command(
         from datasets.sources import vet
         from datasets.workers import worker_pool
 
-        with staged_progress() as progress, worker_pool(_processes(workers)) as pool:
+        with staged_progress() as progress, worker_pool(workers) as pool:
             vetting = vet(
                 sources,
                 min_side,
@@ -213,7 +213,7 @@ def verify_command(
         from datasets.verification import verify
         from datasets.workers import worker_pool
 
-        with staged_progress() as progress, worker_pool(_processes(workers)) as pool:
+        with staged_progress() as progress, worker_pool(workers) as pool:
             found = verify(
                 dataset, pool, pixels, lambda done, total: progress("verifying", done, total)
             )
@@ -249,7 +249,7 @@ def export_command(
         from datasets.workers import worker_pool
 
         splits = SPLITS if split == "all" else (split,)
-        with staged_progress() as progress, worker_pool(_processes(workers)) as pool:
+        with staged_progress() as progress, worker_pool(workers) as pool:
             result = export_dataset(
                 dataset,
                 out,
@@ -600,6 +600,8 @@ def complain(about: object, problem: str) -> None:
 
 def complain_of_sources(result: Any) -> None:
     """A line for each source refused and each sample failed by a build; status 1 if any."""
+    for note in result.notes:
+        announce(note)
     problems = [*result.rejected, *result.failed]
     for problem in problems:
         complain(problem.file, problem.error)
@@ -807,10 +809,6 @@ def _codec_names(text: str | None) -> list[str]:
             f"Received: {', '.join(unknown) or text!r}"
         )
     return names
-
-
-def _processes(workers: int | None) -> int:
-    return workers or os.cpu_count() or 1
 
 
 def _histories(text: str) -> tuple[Any, ...]:

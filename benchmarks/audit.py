@@ -11,7 +11,6 @@ with such errors would, over the geometry of real pictures, and audits them for 
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.environment import write_environment
+from benchmarks.environment import write_environment, write_table
 from datasets.audit import audit_manifest
 from imagecompression import CODECS
 from imagecompression.image_io import read_image
@@ -177,11 +176,7 @@ def main() -> None:
             }
             table.append(row)
             print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with open(arguments.out, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, table[0])
-        writer.writeheader()
-        writer.writerows(table)
+    write_table(arguments.out, table)
     write_environment(arguments.out)
 
 

@@ -13,18 +13,17 @@ the tools' versions beside it, and exits with 1 when a required figure is missed
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
-from benchmarks.environment import write_environment
+from benchmarks.environment import write_environment, write_table
 from imagecompression.bpg import Bpg, coded_planes, decode_planes
 from imagecompression.bpg_container import CHROMA_FORMAT_IDC, parse_bpg
 from imagecompression.codec import CodecError, Extras, Image
@@ -245,11 +244,7 @@ def main() -> int:
     Bpg.version()  # loads FFmpeg, which must not count as decoding time
     rows = run(arguments.data)
     print_table(rows)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_table(arguments.out, (asdict(row) for row in rows))
     write_environment(arguments.out)
     missed = failures(rows)
     exact = sum(row.max_difference == 0 for row in rows)

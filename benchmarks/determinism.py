@@ -11,7 +11,6 @@ tools' versions beside it, and exits with 1 where bytes or pixels differ.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from benchmarks.environment import write_environment
+from benchmarks.environment import write_environment, write_table
 from benchmarks.generated_picture import generated_picture
 from imagecompression import CODECS, Codec
 
@@ -149,11 +148,7 @@ def main() -> int:
         rows += check(name)
         print(f"{name} done", file=sys.stderr)
     print_table(rows)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_table(arguments.out, (asdict(row) for row in rows))
     write_environment(arguments.out)
     missed = [row for row in rows if not all(getattr(row, name) for name in CHECKS)]
     for row in missed:

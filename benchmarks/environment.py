@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +15,16 @@ PACKAGES = (
     "keras", "numpy", "opencv-python", "pillow", "pillow-heif", "pyoxipng", "scikit-image",
     "scikit-learn", "scipy", "tensorflow", "tifffile",
 )  # fmt: skip
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows of equal keys, at least one, as CSV; makes the folder."""
+    rows = list(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_environment(table: Path) -> None:

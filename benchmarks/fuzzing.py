@@ -13,7 +13,6 @@ The input of a number depends on `--seed` and the seed files alone, so a finding
 from __future__ import annotations
 
 import argparse
-import csv
 import faulthandler
 import lzma
 import multiprocessing
@@ -33,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.environment import write_environment
+from benchmarks.environment import write_environment, write_table
 from benchmarks.generated_picture import generated_picture
 from imagecompression import (
     CODECS,
@@ -537,11 +536,7 @@ def main() -> int:
         ]
     )
     print_table(rows)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_table(arguments.out, (asdict(row) for row in rows))
     write_environment(arguments.out)
     missed = [f"{row.codec}: {row.findings} findings" for row in rows if row.findings]
     missed += [f"{row.codec}: no input was decoded" for row in rows if not row.decoded]

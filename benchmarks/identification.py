@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.environment import write_environment
+from benchmarks.environment import write_environment, write_table
 from datasets.build import build_dataset
 from datasets.manifest import read_manifest
 from datasets.patches import PatchSet, as_rgb, crop_positions, load_patches
@@ -184,10 +184,7 @@ def main() -> int:
                 )
     rows += by_history(run, folder / "val", data / "sources.csv")
     rows += foreign_rows(run, data / "foreign")
-    with arguments.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(arguments.out, rows)
     write_environment(arguments.out)
     for line in rows:
         print("{set:28} {level:6} {class:13} {count:6} {recall:7.1%}  ".format(**line), end="")

@@ -11,19 +11,18 @@ are decoded by each other decoder that an installed package brings, and compared
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.environment import write_environment
+from benchmarks.environment import write_environment, write_table
 from benchmarks.generated_picture import generated_picture
 from imagecompression import CODECS, Image, read_image
 from imagecompression.bit_depth import to_8_bits
@@ -489,11 +488,7 @@ def main() -> int:
     sources = pictures(arguments.data)
     rows = [row for name in names for row in compare(name, sources)]
     print_table(rows)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_table(arguments.out, (asdict(row) for row in rows))
     write_environment(arguments.out)
     missed = [row for row in rows if row.status not in ("ok", "no second decoder")]
     for row in missed:

@@ -13,7 +13,6 @@ is larger, or its SSIM within 0.003.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.environment import write_environment
+from benchmarks.environment import write_environment, write_table
 from imagecompression import CODECS, Codec, Image, RateSearch, RatioTarget, SsimTarget, Target
 from imagecompression.image_io import read_image
 from imagecompression.metrics import luma
@@ -184,11 +183,7 @@ def main() -> int:
             rows += part
             if done % len(arguments.codecs) == 0:
                 print(f"{done}/{len(tasks)} pictures and codecs", file=sys.stderr)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(arguments.out, rows)
     write_environment(arguments.out)
     print_table(rows)
     wrong = [row for row in rows if not row["answer_true"]]

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from benchmarks.environment import write_environment
+from benchmarks.environment import write_environment, write_table
 from datasets.plan import BuildConfig, Task, plan
 from datasets.samples import run_task
 from datasets.sources import find_sources
@@ -183,11 +183,7 @@ def main() -> int:
                 }
             )
             print(rows[-1], file=sys.stderr)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(arguments.out, rows)
     write_environment(arguments.out)
     for row in rows:
         print(

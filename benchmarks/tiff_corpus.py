@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import multiprocessing
 import os
 import resource
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.environment import write_environment
+from benchmarks.environment import write_environment, write_table
 from imagecompression.image_io import ImageReadError, load_image
 
 SECONDS_LIMIT = 30
@@ -83,11 +82,7 @@ def main() -> int:
     names = sorted(str(path) for path in Path().rglob("*") if path.is_file())
     rows = [read_one(name) for name in names]
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(out, rows)
     write_environment(out)
 
     bad = 0

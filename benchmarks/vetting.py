@@ -14,7 +14,6 @@ Thresholds were chosen on train alone.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import os
 import struct
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PilImage
 
-from benchmarks.environment import write_environment
+from benchmarks.environment import write_environment, write_table
 from datasets.jpeg_history import jpeg_history
 from datasets.near_duplicates import near_duplicates, perceptual_hash
 from datasets.seeds import generator
@@ -269,13 +268,6 @@ def search_seconds() -> float:
 
 
 FLAT = np.zeros((32, 32), np.uint8)
-
-
-def write_table(path: Path, rows: list[dict[str, object]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ from datasets.manifest import read_manifest, write_manifest
 from datasets.patches import PatchConfig, extract_patches
 from datasets.plan import BuildConfig, BuildError, Task, plan, samples_per_source
 from datasets.samples import Row, failed_row, run_task
-from datasets.sources import Rejected, Source, Vetting, vet
+from datasets.sources import Rejected, Source, Vetting, csv_bytes, vet
 from datasets.splits import SPLITS, assign_splits, prove_no_leak
 from datasets.storage import Storage
 from datasets.workers import Crashed, Pool, worker_pool
@@ -93,6 +93,7 @@ class BuildResult:
         leaks: What was found in two splits; empty in a sound dataset.
         rejected: Sources that were refused.
         failed: Samples that could not be made.
+        notes: What else the user should know.
     """
 
     folder: str
@@ -107,6 +108,7 @@ class BuildResult:
     leaks: list[str]
     rejected: list[Rejected] = field(default_factory=list)
     failed: list[Rejected] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def build_dataset(
@@ -139,25 +141,15 @@ def build_dataset(
         CodecUnavailableError: A library for one of the codecs is missing.
         StorageError: `out` cannot be written, a full disk for example; what is finished is kept.
     """
-    report = progress or _silent
+    report = progress or silent
     for codec in config.codecs:
         CODECS[codec].check_available()
     storage = Storage(out)
     _check_folder(paths, storage, config)
     with _pool(workers, scheduler) as pool:
         members, fixed = _earlier_sources(storage)
-        vetting = vet(
-            paths,
-            config.patch_size,
-            lambda done, total: report("vetting sources", done, total),
-            pool=pool,
-            groups=groups,
-            earlier=members,
-        )
-        sources, rejected = vetting.sources, vetting.rejected
-        if not sources:
-            reasons = "; ".join(f"{item.file}: {item.error}" for item in rejected[:5])
-            raise BuildError(f"No usable source picture. {reasons or 'No file was given.'}")
+        vetting = vet_usable(paths, config, report, pool, groups, members)
+        sources = vetting.sources
         with _claimed(storage, config):
             splits = assign_splits({s.group: s.origin for s in sources}, config.seed, fixed)
             _write_sources(storage, vetting, splits)
@@ -180,9 +172,37 @@ def build_dataset(
         seconds=seconds,
         audit=audit,
         leaks=leaks,
-        rejected=rejected,
+        rejected=vetting.rejected,
         failed=_failed(table),
+        notes=[*vetting.notes, *_notes_on_labels(config)],
     )
+
+
+def vet_usable(
+    paths: Sequence[Path],
+    config: BuildConfig,
+    report: Progress,
+    pool: Pool,
+    groups: Path | None,
+    earlier: dict[str, Membership] | None = None,
+) -> Vetting:
+    """Vet the sources of a build; see `datasets.sources.vet`.
+
+    Raises:
+        BuildError: None of them can be used.
+    """
+    vetting = vet(
+        paths,
+        config.patch_size,
+        lambda done, total: report("vetting sources", done, total),
+        pool=pool,
+        groups=groups,
+        earlier=earlier,
+    )
+    if not vetting.sources:
+        reasons = "; ".join(f"{item.file}: {item.error}" for item in vetting.rejected[:5])
+        raise BuildError(f"No usable source picture. {reasons or 'No file was given.'}")
+    return vetting
 
 
 def read_dataset(folder: Path | str) -> dict[str, Any]:
@@ -261,6 +281,18 @@ def _encodes_per_target(table: pa.Table) -> float:
     return float(np.mean(encodes)) if encodes else float("nan")
 
 
+def _notes_on_labels(config: BuildConfig) -> list[str]:
+    """Which histories end with another codec than the one that was driven to its target."""
+    if config.label_rule != "last":
+        return []
+    return [
+        f"{history.name}: by the label rule 'last' its samples have the label of the codec that "
+        "follows, not of the one that met the target"
+        for history in config.histories
+        if history.recompresses
+    ]
+
+
 def _failed(table: pa.Table) -> list[Rejected]:
     columns = (table[name].to_pylist() for name in ("sample_id", "status", "error"))
     return [
@@ -282,7 +314,6 @@ def _earlier_sources(storage: Storage) -> tuple[dict[str, Membership], dict[str,
 def _write_sources(storage: Storage, vetting: Vetting, splits: dict[str, str]) -> None:
     """Write every verdict, with the split and what finds near-duplicates."""
     known = {source.pixel_sha256: source for source in vetting.sources}
-    text = io.StringIO()
     rows = []
     for row in vetting.rows():
         source = known.get(row["pixel_sha256"]) if row["verdict"] == "accepted" else None
@@ -290,10 +321,7 @@ def _write_sources(storage: Storage, vetting: Vetting, splits: dict[str, str]) -
         row["source_id"] = source.source_id if source else ""
         row["perceptual_hash"] = source.perceptual_hash if source else ""
         rows.append(row)
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    storage.write(SOURCES_FILE, text.getvalue().encode())
+    storage.write(SOURCES_FILE, csv_bytes(rows))
     rejected = [dataclasses.asdict(item) for item in vetting.rejected]
     _write_json(storage, REJECTED_FILE, rejected)
 
@@ -302,7 +330,7 @@ def _write_sources(storage: Storage, vetting: Vetting, splits: dict[str, str]) -
 def _pool(workers: int | None, scheduler: str | None) -> Iterator[Pool]:
     """Processes of this machine, or the workers of a Dask cluster."""
     if scheduler is None:
-        with worker_pool(max(1, workers or os.cpu_count() or 1)) as local:
+        with worker_pool(workers) as local:
             yield local
     else:
         from datasets.cluster import cluster_pool
@@ -429,7 +457,7 @@ def _judge(
     audit = audit_manifest(table, config.seed)
     leaks = find_leaks(storage.root, table)
     _write_json(storage, AUDIT_FILE, {"leaks": leaks, **audit.to_json()})
-    description = json.loads(storage.read(DATASET_FILE))
+    description = read_dataset(storage.root)
     write_card(storage, description, table, audit.to_markdown(), leaks)
     write_croissant(storage, description, table)
     report("auditing", 1, 1)
@@ -509,5 +537,5 @@ def _write_json(storage: Storage, path: str, content: object) -> None:
     storage.write(path, text.encode() + b"\n")
 
 
-def _silent(stage: str, done: int, total: int, note: str = "") -> None:
+def silent(stage: str, done: int, total: int, note: str = "") -> None:
     """Report nothing."""

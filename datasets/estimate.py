@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.build import Progress
-from datasets.plan import BuildConfig, BuildError, Task, plan, samples_per_source
+from datasets.build import Progress, silent, vet_usable
+from datasets.plan import BuildConfig, Task, plan, samples_per_source
 from datasets.samples import Row, run_task
-from datasets.sources import Rejected, find_sources
+from datasets.sources import Rejected
 from datasets.splits import assign_splits
 from datasets.workers import Crashed, worker_pool
 
@@ -77,18 +76,10 @@ def estimate_build(
     Raises:
         BuildError: No usable source.
     """
-    processes = max(1, workers or os.cpu_count() or 1)
-    with worker_pool(processes) as pool:
-        sources, rejected = find_sources(
-            paths,
-            config.patch_size,
-            None if progress is None else lambda d, t: progress("vetting sources", d, t),
-            pool=pool,
-            groups=groups,
-        )
-        if not sources:
-            reasons = "; ".join(f"{item.file}: {item.error}" for item in rejected[:5])
-            raise BuildError(f"No usable source picture. {reasons or 'No file was given.'}")
+    report = progress or silent
+    with worker_pool(workers) as pool:
+        vetting = vet_usable(paths, config, report, pool, groups)
+        sources = vetting.sources
         ordered = sorted(sources, key=lambda source: source.width * source.height)
         probe = ordered[len(ordered) // 2]
         splits = assign_splits({s.group: s.origin for s in sources}, config.seed)
@@ -101,8 +92,7 @@ def estimate_build(
                 if not isinstance(result, Crashed):
                     seconds[tasks[number].codec] += result[0]
                     rows += result[1]
-                if progress is not None:
-                    progress(f"trying {probe.file}", done, len(tasks))
+                report(f"trying {probe.file}", done, len(tasks))
     scale = sum(s.width * s.height for s in sources) / (probe.width * probe.height)
     targets = [row["encodes"] for row in rows if row["target_kind"] != "none"]
     made = {codec: sum(row["codec"] == codec for row in rows) for codec in config.codecs}
@@ -111,8 +101,8 @@ def estimate_build(
         sources=len(sources),
         samples=samples_per_source(config) * len(sources),
         patches=patches,
-        seconds=sum(seconds.values()) * scale / processes,
-        workers=processes,
+        seconds=sum(seconds.values()) * scale / pool.processes,
+        workers=pool.processes,
         encoded_bytes=round(sum(row["file_bytes"] for row in rows) * scale),
         patch_bytes=patches * config.patch_size**2 * 3,
         encodes_per_target=sum(targets) / max(1, len(targets)),
@@ -125,7 +115,7 @@ def estimate_build(
             )
             for codec in config.codecs
         ],
-        rejected=rejected,
+        rejected=vetting.rejected,
     )
 
 

@@ -207,12 +207,7 @@ class Vetting:
         Raises:
             OSError: The folder is missing or cannot be written.
         """
-        rows = self.rows()
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]) if rows else ["file"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_bytes_atomic(path, text.getvalue().encode())
+        write_bytes_atomic(path, csv_bytes(self.rows()))
         write_json_atomic(path.with_suffix(".json"), self.to_json())
 
 
@@ -223,6 +218,15 @@ def _row(file: str, verdict: str, facts: Facts | None) -> dict[str, Any]:
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in measured.items()}
     hashes = {"sha256": "", "pixel_sha256": ""}
     return {"file": file, "verdict": verdict, **details, **rounded, **hashes}
+
+
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows of equal keys as CSV in UTF-8; without rows a table of the column file alone."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["file"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def find_source_files(paths: Iterable[Path]) -> tuple[list[tuple[Path, str]], list[Rejected]]:

@@ -164,9 +164,13 @@ class WorkerPool:
 
 
 @contextmanager
-def worker_pool(processes: int) -> Iterator[WorkerPool]:
-    """A pool of processes that all end on the way out, whatever they are doing."""
-    pool = WorkerPool(processes)
+def worker_pool(processes: int | None = None) -> Iterator[WorkerPool]:
+    """A pool of processes that all end on the way out, whatever they are doing.
+
+    Args:
+        processes: Their number; None takes one for each core.
+    """
+    pool = WorkerPool(processes or os.cpu_count() or 1)
     try:
         yield pool
     finally:

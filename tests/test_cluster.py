@@ -18,6 +18,10 @@ import psutil
 import pytest
 from conftest import photograph_like
 from PIL import Image
+from pool_contract import (
+    check_results_carry_their_task_numbers,
+    check_tasks_are_drawn_a_few_at_a_time,
+)
 
 from datasets import cluster
 from datasets.build import build_dataset
@@ -110,21 +114,11 @@ def kill_a_worker(started: list[psutil.Process]) -> None:
 
 def test_results_carry_their_task_numbers(pool: ClusterPool) -> None:
     assert pool.processes == 2
-    assert dict(pool.run(double_slowly, ((i,) for i in range(20)))) == {i: 2 * i for i in range(20)}
-    assert list(pool.run(double_slowly, [])) == []
+    check_results_carry_their_task_numbers(pool, double_slowly, 20)
 
 
 def test_tasks_are_drawn_a_few_at_a_time(pool: ClusterPool) -> None:
-    drawn = 0
-
-    def tasks() -> Iterator[tuple[int]]:
-        nonlocal drawn
-        for number in range(30):
-            drawn += 1
-            yield (number,)
-
-    for done, _ in enumerate(pool.run(double_slowly, tasks()), start=1):
-        assert drawn <= done + 2 * pool.processes
+    check_tasks_are_drawn_a_few_at_a_time(pool, double_slowly)
 
 
 def test_workers_use_one_thread(pool: ClusterPool) -> None:

@@ -13,6 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pool_contract import (
+    check_results_carry_their_task_numbers,
+    check_tasks_are_drawn_a_few_at_a_time,
+)
 
 from datasets.storage import StorageError
 from datasets.workers import ATTEMPTS, Crashed, WorkerError, WorkerPool, worker_pool
@@ -87,21 +91,11 @@ def workers_of(process: int) -> list[psutil.Process]:
 
 
 def test_results_carry_their_task_numbers(pool: WorkerPool) -> None:
-    assert dict(pool.run(double, ((i,) for i in range(50)))) == {i: 2 * i for i in range(50)}
-    assert list(pool.run(double, [])) == []
+    check_results_carry_their_task_numbers(pool, double, 50)
 
 
 def test_tasks_are_drawn_a_few_at_a_time(pool: WorkerPool) -> None:
-    drawn = 0
-
-    def tasks() -> Iterator[tuple[int]]:
-        nonlocal drawn
-        for number in range(30):
-            drawn += 1
-            yield (number,)
-
-    for done, _ in enumerate(pool.run(double, tasks()), start=1):
-        assert drawn <= done + 2 * pool.processes
+    check_tasks_are_drawn_a_few_at_a_time(pool, double)
 
 
 def test_an_error_of_the_function_ends_the_run_and_not_the_pool(pool: WorkerPool) -> None:
