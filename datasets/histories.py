@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from datasets.camera import Demosaic
+from datasets.chroma import ChromaPath
+from datasets.decoders import Decode
 from datasets.operations import (
     LOSSY,
     Blur,
@@ -22,13 +25,15 @@ from datasets.operations import (
     Crop,
     DisplayScale,
     Gamma,
-    HistoryError,
     Noise,
+    OneOf,
     Resize,
     SavePng,
-    Step,
+    Sharpen,
+    Window,
     step_from_json,
 )
+from datasets.step import HistoryError, Step
 from imagecompression import CODECS, Image
 from imagecompression.lossless import Lossless
 
@@ -76,11 +81,16 @@ class History:
                 "A history's name is 1 to 40 lower-case letters, digits and hyphens. "
                 f"Received: {self.name!r}"
             )
+        if any(isinstance(step, Decode) for step in (*self.before, *self.after[1:])):
+            raise HistoryError(
+                f"History {self.name!r}: the step {Decode.kind} decodes the labelled file; it can "
+                "only be the first after it."
+            )
 
     @property
     def recompresses(self) -> bool:
         """Whether a lossy codec follows the labelled one: then the rule *last* takes its name."""
-        return any(isinstance(step, Compress) for step in self.after)
+        return any(_compresses(step) for step in self.after)
 
     def prepare(self, image: Image, rng: np.random.Generator) -> tuple[Image, list[dict[str, Any]]]:
         """The picture to encode, and what was done to `image` for it.
@@ -115,13 +125,20 @@ class History:
         if not self.after:
             return Finished(image, [], container, data)
         *steps, last = self.after
-        image, done = _applied(steps, image, rng)
+        done = []
+        if isinstance(self.after[0], Decode):
+            image, record = self.after[0].decode(data, container, image, rng)
+            done, steps = [record], steps[1:]
+            if not self.after[1:]:
+                return Finished(image, done, Lossless.name, Lossless().encode(image))
+        image, others = _applied(steps, image, rng)
+        done += others
         if isinstance(last, Compress):
             data, record = last.encode(image, rng)
             container = record["codec"]
             return Finished(CODECS[container].decode(data), [*done, record], container, data)
-        image, record = last.apply(image, rng)
-        return Finished(image, [*done, record], Lossless.name, Lossless().encode(image))
+        image, others = _applied([last], image, rng)
+        return Finished(image, [*done, *others], Lossless.name, Lossless().encode(image))
 
     def to_json(self) -> dict[str, Any]:
         """The history as a JSON-ready dict; `history_from_json` is the inverse."""
@@ -131,6 +148,21 @@ class History:
             "after": [step.to_json() for step in self.after],
         }
 
+
+_VARIATION = (
+    # A window first: what follows need not be done to a whole picture.
+    Window((448, 448)),
+    OneOf(
+        ((), (Resize((0.5, 0.95)),), (Resize((1.05, 1.6)),)),
+        shares=(2, 1, 1),
+    ),
+    OneOf(((), (Demosaic(),)), shares=(3, 1)),
+    OneOf(((), (Blur((0.3, 1.2)),), (Sharpen(),)), shares=(3, 1, 1)),
+    OneOf(((), (Gamma(),)), shares=(3, 1)),
+    OneOf(((), (Noise((0.4, 4.0)),)), shares=(3, 1)),
+    OneOf(((), (ChromaPath(),)), shares=(1, 1)),
+    Window((256, 256)),
+)
 
 HISTORIES: dict[str, History] = {
     history.name: history
@@ -146,6 +178,7 @@ HISTORIES: dict[str, History] = {
         History("resaved-jpeg", after=(Compress(("jpeg",), knob=(75, 98)),)),
         History("double", before=(Compress(), Crop(), Resize())),
         History("double-first", after=(Crop(), Resize(), Compress())),
+        History("varied", before=_VARIATION, after=(Decode(),)),
     )
 }
 """Every history that a build knows by name. *single* is the labelled encode and nothing else."""
@@ -244,11 +277,18 @@ def label_of(chain: Sequence[Mapping[str, Any]], rule: LabelRule = "last") -> st
     return lossy[-1] if rule == "last" else lossy[0]
 
 
+def _compresses(step: Step) -> bool:
+    """Whether a step is a lossy encode, or may choose one."""
+    chosen = (each for chain in step.chains for each in chain) if isinstance(step, OneOf) else ()
+    return isinstance(step, Compress) or any(map(_compresses, chosen))
+
+
 def _applied(
     steps: Sequence[Step], image: Image, rng: np.random.Generator
 ) -> tuple[Image, list[dict[str, Any]]]:
     done = []
     for step in steps:
         image, record = step.apply(image, rng)
-        done.append(record)
+        inner = record.pop("steps", [])  # a chain is flat, whatever chose among its steps
+        done += [record, *inner]
     return image, done

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from datasets.camera import Demosaic
+from datasets.chroma import ChromaPath
+from datasets.decoders import Decode
+from datasets.step import MIN_SIDE, HistoryError, Step, log_uniform, one_of, rounded
 from imagecompression import CODECS, MAX_PIXELS, Image, RatioTarget, encode_to_target
 from imagecompression.codec import CodecUnavailableError, Knob
-from imagecompression.errors import ImageCompressionError
-
-MIN_SIDE = 16
-"""No step makes a side shorter than this many pixels."""
 
 LOSSY = tuple(name for name, codec in CODECS.items() if codec.knob is not None)
 """Names of the lossy codecs: `Compress` draws from all of them unless told otherwise."""
@@ -31,71 +30,6 @@ FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 _USUAL_RATIO = (5.0, 40.0)
 # A file on the way need not meet its ratio: one encode is enough nearly always.
 _ROUGHLY = 0.25
-
-
-class HistoryError(ImageCompressionError):
-    """A history or one of its steps is not valid, or its file cannot be read."""
-
-
-@dataclass(frozen=True)
-class Step(ABC):
-    """One operation on decoded pixels. All random choices come from the generator given.
-
-    Class attributes:
-        kind: Name of the step in JSON and in the chain of a sample.
-    """
-
-    kind: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # JSON has lists only
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
-
-    @abstractmethod
-    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
-        """The changed picture and what was done, JSON-ready: the step's kind and its values.
-
-        Args:
-            image: `uint8` `(H, W)` or `(H, W, 3)`; not modified.
-            rng: Every draw comes from it. How many are drawn does not depend on the pixels, so
-                equal generators do the same to pictures of one size.
-        """
-
-    def to_json(self) -> dict[str, Any]:
-        """The step as a JSON-ready dict; `step_from_json` is the inverse."""
-        fields = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
-        return {"step": self.kind, **fields}
-
-    def _check_range(self, field: str, low: float, high: float, *, integer: bool = False) -> None:
-        """Raise `HistoryError` unless the field is a pair low ≤ first ≤ second ≤ high."""
-        value = getattr(self, field)
-        kinds = (int,) if integer else (int, float)
-        well = (
-            isinstance(value, tuple)
-            and len(value) == 2
-            and all(isinstance(v, kinds) and not isinstance(v, bool) for v in value)
-            and low <= value[0] <= value[1] <= high
-        )
-        if not well:
-            noun = "integers" if integer else "numbers"
-            raise HistoryError(
-                f"{self.kind}: {field} must be two {noun}, the lowest and the highest, from "
-                f"{low:g} to {high:g}. Received: {value!r}"
-            )
-
-    def _check_names(self, field: str, allowed: tuple[str, ...]) -> None:
-        """Raise `HistoryError` unless the field is a tuple of some of the allowed names."""
-        value = getattr(self, field)
-        if not isinstance(value, tuple) or not value or any(v not in allowed for v in value):
-            raise HistoryError(
-                f"{self.kind}: {field} must be a list of names among {', '.join(allowed)}. "
-                f"Received: {value!r}"
-            )
 
 
 @dataclass(frozen=True)
@@ -128,6 +62,32 @@ class Crop(Step):
 
 
 @dataclass(frozen=True)
+class Window(Step):
+    """Cut a rectangle out at random; a side that is shorter than asked stays whole.
+
+    Attributes:
+        side: Lowest and highest length of the square's side, in pixels.
+    """
+
+    kind: ClassVar[str] = "window"
+    side: tuple[int, int] = (256, 256)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_range("side", MIN_SIDE, 2**16, integer=True)
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        side = int(rng.integers(*self.side, endpoint=True))
+        height, width = (min(side, own) for own in image.shape[:2])
+        down, right = rng.random(2)
+        top = int(down * (image.shape[0] - height + 1))
+        left = int(right * (image.shape[1] - width + 1))
+        cut = np.ascontiguousarray(image[top : top + height, left : left + width])
+        place = {"left": left, "top": top, "width": width, "height": height}
+        return cut, {"step": self.kind, **place}
+
+
+@dataclass(frozen=True)
 class Resize(Step):
     """Scale both sides by one factor, drawn with equal chances for halves and doubles.
 
@@ -146,8 +106,8 @@ class Resize(Step):
         self._check_names("filters", FILTERS)
 
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
-        factor = _log_uniform(rng, self.factor)
-        return _scaled(self.kind, image, factor, _one_of(rng, self.filters))
+        factor = log_uniform(rng, self.factor)
+        return _scaled(self.kind, image, factor, one_of(rng, self.filters))
 
 
 @dataclass(frozen=True)
@@ -178,8 +138,8 @@ class DisplayScale(Step):
             )
 
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
-        factor = float(_one_of(rng, self.factors))
-        return _scaled(self.kind, image, factor, _one_of(rng, self.filters))
+        factor = float(one_of(rng, self.factors))
+        return _scaled(self.kind, image, factor, one_of(rng, self.filters))
 
 
 @dataclass(frozen=True)
@@ -202,7 +162,35 @@ class Blur(Step):
 
         sigma = float(rng.uniform(*self.sigma))
         blurred = gaussian_filter(image.astype(np.float32), sigma, mode="mirror", axes=(0, 1))
-        return _rounded(blurred), {"step": self.kind, "sigma": sigma}
+        return rounded(blurred), {"step": self.kind, "sigma": sigma}
+
+
+@dataclass(frozen=True)
+class Sharpen(Step):
+    """Unsharp masking: add a multiple of what a Gaussian blur takes away.
+
+    Attributes:
+        sigma: Lowest and highest standard deviation of the blur, in pixels.
+        amount: Lowest and highest multiple.
+    """
+
+    kind: ClassVar[str] = "sharpen"
+    sigma: tuple[float, float] = (0.5, 1.5)
+    amount: tuple[float, float] = (0.2, 1.2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_range("sigma", 0, 50)
+        self._check_range("amount", 0, 10)
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        from scipy.ndimage import gaussian_filter
+
+        sigma, amount = float(rng.uniform(*self.sigma)), float(rng.uniform(*self.amount))
+        samples = image.astype(np.float32)
+        blurred = gaussian_filter(samples, sigma, mode="mirror", axes=(0, 1))
+        sharp = rounded(samples + np.float32(amount) * (samples - blurred))
+        return sharp, {"step": self.kind, "sigma": sigma, "amount": amount}
 
 
 @dataclass(frozen=True)
@@ -225,7 +213,7 @@ class Noise(Step):
         # A generator of its own: the draws of later steps must not depend on the picture's size.
         seed = int(rng.integers(2**63))
         grain = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
-        return _rounded(image + np.float32(sigma) * grain), {
+        return rounded(image + np.float32(sigma) * grain), {
             "step": self.kind,
             "sigma": sigma,
             "seed": seed,
@@ -248,8 +236,8 @@ class Gamma(Step):
         self._check_range("gamma", 0.1, 10)
 
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
-        gamma = _log_uniform(rng, self.gamma)
-        table = _rounded(255.0 * (np.arange(256) / 255.0) ** gamma)
+        gamma = log_uniform(rng, self.gamma)
+        table = rounded(255.0 * (np.arange(256) / 255.0) ** gamma)
         return table[image], {"step": self.kind, "gamma": gamma}
 
 
@@ -343,8 +331,72 @@ class Compress(Step):
         return knob
 
 
+@dataclass(frozen=True)
+class OneOf(Step):
+    """One of several chains of steps, drawn at random; an empty chain leaves the picture alone.
+
+    Attributes:
+        chains: At least one; in JSON a list of lists of steps.
+        shares: How likely each is, relative to the others; all alike when empty.
+    """
+
+    kind: ClassVar[str] = "one-of"
+    chains: tuple[tuple[Step, ...], ...] = ((),)
+    shares: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        chains = self.chains
+        if not isinstance(chains, tuple) or not chains:
+            raise HistoryError(
+                f"{self.kind}: chains must be a list of lists of steps, at least one. "
+                f"Received: {chains!r}"
+            )
+        read = tuple(_steps(chain) for chain in chains)
+        if any(isinstance(step, Decode) for chain in read for step in chain):
+            raise HistoryError(f"{self.kind}: {Decode.kind} needs the labelled file; put it first")
+        object.__setattr__(self, "chains", read)
+        shares = self.shares
+        fits = isinstance(shares, tuple) and len(shares) in (0, len(chains))
+        if not fits or any(not isinstance(s, (int, float)) or not s > 0 for s in shares):
+            raise HistoryError(
+                f"{self.kind}: shares must be empty or a positive number for each of the "
+                f"{len(chains)} chains. Received: {shares!r}"
+            )
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        """As for any step; the records of the chosen chain stand under ``steps``."""
+        shares = np.array(self.shares or [1.0] * len(self.chains))
+        chosen = int(np.searchsorted(np.cumsum(shares / shares.sum())[:-1], rng.random(), "right"))
+        done = []
+        for step in self.chains[chosen]:
+            image, record = step.apply(image, rng)
+            done.append(record)
+        return image, {"step": self.kind, "chosen": chosen, "steps": done}
+
+    def to_json(self) -> dict[str, Any]:
+        chains = [[step.to_json() for step in chain] for chain in self.chains]
+        return {"step": self.kind, "chains": chains, "shares": list(self.shares)}
+
+
 STEPS: dict[str, type[Step]] = {
-    step.kind: step for step in (Crop, Resize, DisplayScale, Blur, Noise, Gamma, SavePng, Compress)
+    step.kind: step
+    for step in (
+        Crop,
+        Resize,
+        Window,
+        DisplayScale,
+        Blur,
+        Sharpen,
+        Noise,
+        Gamma,
+        ChromaPath,
+        Demosaic,
+        Decode,
+        SavePng,
+        Compress,
+        OneOf,
+    )
 }
 """Every step by its name in JSON."""
 
@@ -373,26 +425,19 @@ def step_from_json(content: Any) -> Step:
     return kind(**values)
 
 
+def _steps(chain: Any) -> tuple[Step, ...]:
+    """Steps of a list whose entries are steps or their JSON."""
+    if not isinstance(chain, (list, tuple)):
+        raise HistoryError(f"A chain is a list of steps. Received: {chain!r}")
+    return tuple(step if isinstance(step, Step) else step_from_json(step) for step in chain)
+
+
 def _is_available(name: str) -> bool:
     try:
         CODECS[name].check_available()
     except CodecUnavailableError:
         return False
     return True
-
-
-def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
-    low, high = bounds
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
-def _one_of(rng: np.random.Generator, values: tuple[Any, ...]) -> Any:
-    return values[int(rng.integers(len(values)))]
-
-
-def _rounded(samples: Any) -> Image:
-    """Float samples as the nearest `uint8`, clipped to 0 … 255."""
-    return np.clip(np.rint(samples), 0, 255).astype(np.uint8)
 
 
 def _scaled(

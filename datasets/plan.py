@@ -49,7 +49,9 @@ class BuildConfig:
         seed: Fixes splits, codec settings, targets, histories and patch positions.
         settings_per_source: Encoder settings drawn for each source and codec, 1 to 100; the targets
             are dealt out among them. More settings bring few sources more variety, and cost
-            encodes, because targets share them only within a setting.
+            encodes, because targets share them only within a setting. Where a history changes
+            pictures before the encode, each setting has its own draw of that, and a lossless codec
+            gives a sample for each.
         target_spread: Each grid target is multiplied (a ratio, or the distance of an SSIM from 1)
             by a log-uniform factor between 1 ÷ (1 + spread) and 1 + spread, the same for all
             codecs of a source, so that how exactly a codec meets a target does not tell the codec;
@@ -235,19 +237,19 @@ def plan(
 def _tasks(source: Source, split: str, codec: str, config: BuildConfig) -> Iterator[Task]:
     """The tasks of one source and codec."""
     lossy = CODECS[codec].knob is not None
-    goals = _goals(source, config) if lossy else [Goal("none", None, None)]
-    count = config.settings_per_source if lossy else 1
+    goals = _goals(source, config) if lossy else _unaimed_goals(config)
+    count = min(config.settings_per_source, len(goals))
     variants = CODECS[codec].variants()
     by_beginning: dict[str, list[History]] = {}
     for history in config.histories:
         by_beginning.setdefault(beginning_of(history), []).append(history)
     for setting in range(count):
         dealt = goals[setting::count]
-        if not dealt:
-            continue
         drawn = derive_seed(config.seed, source.pixel_sha256, codec, f"setting{setting}")
         order = search_order([goal.target for goal in dealt if goal.target is not None])
         for histories in by_beginning.values():
+            if not lossy and setting and not histories[0].before:
+                continue  # the same picture again
             yield Task(
                 source=source,
                 split=split,
@@ -259,6 +261,12 @@ def _tasks(source: Source, split: str, codec: str, config: BuildConfig) -> Itera
                 seed=config.seed,
                 setting=setting,
             )
+
+
+def _unaimed_goals(config: BuildConfig) -> list[Goal]:
+    """Those of a lossless codec: one for each setting, because each prepares another picture."""
+    count = min(config.settings_per_source, max(1, config.targets_per_source))
+    return [Goal(f"none{number or ''}", None, None) for number in range(count)]
 
 
 def _goals(source: Source, config: BuildConfig) -> list[Goal]:
@@ -299,7 +307,7 @@ def _rounded(value: float) -> float:
 
 def samples_per_source(config: BuildConfig) -> int:
     """Number of samples that each source gives."""
-    goals = sum(
-        1 if CODECS[name].knob is None else config.targets_per_source for name in config.codecs
-    )
-    return goals * len(config.histories)
+    lossy = sum(CODECS[name].knob is not None for name in config.codecs)
+    unaimed = sum(len(_unaimed_goals(config)) if h.before else 1 for h in config.histories)
+    aimed = config.targets_per_source * len(config.histories)
+    return lossy * aimed + (len(config.codecs) - lossy) * unaimed

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets.camera import METHODS, PATTERNS, Demosaic
+from datasets.chroma import SCALINGS, SUBSAMPLINGS, ChromaPath, scaled_plane
+from datasets.decoders import OWN, PLANES, Decode
 from datasets.histories import (
     HISTORIES,
     History,
@@ -16,22 +19,25 @@ from datasets.histories import (
     read_histories,
 )
 from datasets.operations import (
-    MIN_SIDE,
     STEPS,
     Blur,
     Compress,
     Crop,
     DisplayScale,
     Gamma,
-    HistoryError,
     Noise,
+    OneOf,
     Resize,
     SavePng,
-    Step,
+    Sharpen,
+    Window,
 )
+from datasets.step import MIN_SIDE, HistoryError, Step
 from imagecompression import CODECS, Jpeg
 from imagecompression.codec import CodecUnavailableError
 from imagecompression.lossless import Lossless
+from imagecompression.metrics import psnr
+from imagecompression.ycbcr import rgb_to_ycbcr
 from tests.conftest import photograph_like
 
 QUICK = ("jpeg", "webp", "jpeg2000")
@@ -56,7 +62,12 @@ def quick(history: History) -> History:
 @pytest.mark.parametrize("kind", STEPS)
 @pytest.mark.parametrize("shape", [(60, 83, 3), (47, 50)])
 def test_step_contract(kind: str, shape: tuple[int, ...]) -> None:
-    step = Compress(QUICK) if kind == "compress" else STEPS[kind]()
+    usual = {
+        "compress": Compress(QUICK),
+        "window": Window((20, 40)),
+        "one-of": OneOf(((Gamma(),), (Noise(),)), (1, 2)),
+    }
+    step = usual.get(kind) or STEPS[kind]()
     image = photograph_like(shape[0], shape[1], len(shape) * 2 - 3)
     before = image.copy()
     first, record = step.apply(image, generator(3))
@@ -67,12 +78,15 @@ def test_step_contract(kind: str, shape: tuple[int, ...]) -> None:
     assert record["step"] == kind
     assert json.loads(json.dumps(record)) == record
     others = [step.apply(image, generator(seed))[1] for seed in range(4, 8)]
-    assert kind == "png" or any(other != record for other in others), "the draws never change"
+    assert kind in ("png", "decode") or any(other != record for other in others), (
+        "the draws never change"
+    )
 
 
 def test_draws_do_not_depend_on_the_pixels() -> None:
     """So that pictures of all classes go through the same crops and scales."""
     steps = (Compress(QUICK), Noise(), Crop(), Resize(), Blur(), DisplayScale(), Gamma())
+    steps += (Sharpen(), Demosaic(), ChromaPath(), Window((40, 60)))
     history = History("long", before=steps)
     pictures = [photograph_like(80, 90, 3, seed) for seed in (1, 2)]
     results = [history.prepare(picture, generator(9)) for picture in pictures]
@@ -178,7 +192,11 @@ def test_history_from_source_to_stored_file(name: str) -> None:
     data = Jpeg(quality=60).encode(image)
     decoded = Jpeg.decode(data)
     finished = history.finish(data, "jpeg", decoded, generator(2))
-    assert len(before) == len(history.before) and len(finished.steps) == len(history.after)
+    for asked, done in ((history.before, before), (history.after, finished.steps)):
+        kinds = iter([record["step"] for record in done])
+        assert all(step.kind in kinds for step in asked), "a step is missing or out of order"
+        if not any(isinstance(step, OneOf) for step in asked):
+            assert len(done) == len(asked)
     # What is stored is a whole file of its container, with the pixels that are told.
     container = CODECS[finished.container]
     assert container.matches(finished.data)
@@ -261,7 +279,7 @@ def test_read_histories(tmp_path: Path) -> None:
         ),
         (
             '[{"name": "a", "after": [{"step": "resize", "filters": ["cubic"]}]}]',
-            "names among nearest, bilinear, bicubic, lanczos",
+            "values among nearest, bilinear, bicubic, lanczos",
         ),
         (
             '[{"name": "a", "after": [{"step": "display-scale", "factors": [0]}]}]',
@@ -269,7 +287,7 @@ def test_read_histories(tmp_path: Path) -> None:
         ),
         (
             '[{"name": "a", "after": [{"step": "compress", "codecs": ["uncompressed"]}]}]',
-            "codecs must be a list of names among jpeg",
+            "codecs must be a list of values among jpeg",
         ),
         (
             '[{"name": "a", "after": [{"step": "compress", "codecs": ["jpeg", "bpg"], '
@@ -293,3 +311,171 @@ def test_bad_histories_are_refused_clearly(tmp_path: Path, content: str, message
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match=r"none\.json: not a readable JSON file"):
         read_histories(tmp_path / "none.json")
+
+
+def test_window_lies_inside_and_everywhere(rgb: np.ndarray) -> None:
+    places = set()
+    for seed in range(200):
+        image, done = Window((30, 40)).apply(rgb, generator(seed))
+        assert 30 <= done["width"] == done["height"] <= 40
+        top, left = done["top"], done["left"]
+        assert np.array_equal(image, rgb[top : top + done["height"], left : left + done["width"]])
+        places.add((top % 8, left % 8))
+    assert len(places) > 50, "all grid phases must occur"
+    whole, _ = Window((1000, 1000)).apply(rgb, generator())
+    assert np.array_equal(whole, rgb)
+
+
+def test_sharpen_undoes_some_blur(rgb: np.ndarray) -> None:
+    blurred, _ = Blur((0.8, 0.8)).apply(rgb, generator())
+    sharper, _ = Sharpen((0.8, 0.8), (0.7, 0.7)).apply(blurred, generator())
+    assert psnr(rgb, sharper) > psnr(rgb, blurred) + 0.5
+
+
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+def test_chroma_path_keeps_luma_and_halves_chroma(subsampling: str) -> None:
+    picture = photograph_like(60, 83, 3)
+    path = ChromaPath(("bt601",), ("full",), (10,), (subsampling,), ("box",), ("nearest",))
+    image, _ = path.apply(picture, generator())
+    before, after = rgb_to_ycbcr(picture, 8), rgb_to_ycbcr(image, 8)
+    assert np.abs(before[0].astype(int) - after[0]).max() <= 8  # clipping to RGB moves a little
+    if subsampling == "4:4:4":
+        assert np.abs(image.astype(int) - picture).max() <= 1
+    if subsampling == "4:2:0":
+        blocks = after[1][:60, :82].astype(int).reshape(30, 2, 41, 2)
+        spread = blocks.max(axis=(1, 3)) - blocks.min(axis=(1, 3))
+        assert np.median(spread) <= 1
+        assert psnr(picture, image) < 45
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_scaled_planes_stay_in_place(scaling: str) -> None:
+    ramp = np.tile(np.arange(0, 240, 6, dtype=np.uint8), (20, 1))
+    double = scaled_plane(ramp, (40, 80), scaling, (20, 40), 8).astype(float)
+    exact = np.interp((np.arange(80) + 0.5) / 2 - 0.5, np.arange(40), ramp[0])
+    tolerance = 3.5 if scaling in ("nearest", "box") else 1.5
+    assert np.abs(double[:, 8:-8] - exact[8:-8]).max() <= tolerance
+    odd = scaled_plane(ramp, (39, 79), scaling, (19.5, 39.5), 8)
+    assert np.array_equal(odd, double[:39, :79])
+
+
+def test_demosaic_keeps_the_sensor_s_samples_and_flat_colours() -> None:
+    picture = photograph_like(40, 52, 3)
+    flat = np.full((30, 31, 3), (200, 90, 40), np.uint8)
+    for pattern in PATTERNS:
+        for method in METHODS:
+            step = Demosaic((pattern,), (method,), (0.0, 0.0), (0.0, 0.0))
+            image, _ = step.apply(picture, generator())
+            for place, color in enumerate(pattern):
+                sites = np.s_[place // 2 :: 2, place % 2 :: 2, "rgb".index(color)]
+                assert np.array_equal(image[sites], picture[sites])
+            assert not np.array_equal(image, picture)
+            assert np.array_equal(step.apply(flat, generator())[0], flat)
+
+
+def test_malvar_is_the_better_interpolation() -> None:
+    """Where colours go together, as in a gray photograph, other colours' gradients help."""
+    gray = photograph_like(120, 140, 1)
+    picture = np.repeat(gray[..., None], 3, axis=2)
+    quality = {}
+    for method in METHODS:
+        image, _ = Demosaic(("rggb",), (method,), (0.0, 0.0), (0.0, 0.0)).apply(
+            picture, generator()
+        )
+        quality[method] = psnr(picture, image)
+    assert quality["malvar"] > quality["bilinear"] + 1
+
+
+def test_demosaic_noise_grows_with_the_light() -> None:
+    step = Demosaic(("rggb",), ("bilinear",), (1e-3, 1e-3), (0.0, 0.0))
+    deviations = []
+    for level in (60, 220):
+        flat = np.full((100, 100, 3), level, np.uint8)
+        image, _ = step.apply(flat, generator())
+        light = (image[::2, ::2, 0] / 255) ** 2.2
+        deviations.append(float(light.std()) / np.sqrt(1e-3 * (level / 255) ** 2.2))
+    assert deviations == pytest.approx([1, 1], rel=0.1)
+
+
+def test_one_of_follows_its_shares() -> None:
+    step = OneOf(((), (Gamma(),), (Noise(), SavePng())), (6, 3, 1))
+    image = photograph_like(20, 20, 3)
+    records = [step.apply(image, generator(seed))[1] for seed in range(600)]
+    counts = np.bincount([record["chosen"] for record in records], minlength=3)
+    assert np.abs(counts / 600 - [0.6, 0.3, 0.1]).max() < 0.06
+    for record in records:
+        kinds = [done["step"] for done in record["steps"]]
+        assert kinds == [[], ["gamma"], ["noise", "png"]][record["chosen"]]
+
+
+def test_a_chosen_codec_gives_the_label() -> None:
+    history = History("maybe", after=(OneOf(((Compress(("webp",), ratio=(5, 9)),),)), SavePng()))
+    assert history.recompresses
+    image = photograph_like(40, 40, 3)
+    data = Jpeg().encode(image)
+    finished = history.finish(data, "jpeg", Jpeg.decode(data), generator())
+    assert [step["step"] for step in finished.steps] == ["one-of", "compress", "png"]
+    chain = [{"step": "compress", "codec": "jpeg"}, *finished.steps]
+    assert label_of(chain) == "webp" and label_of(chain, "first") == "jpeg"
+    assert json.loads(json.dumps(chain)) == chain
+
+
+@pytest.mark.parametrize("chains", [(), ({"step": "blur"},), ([{"step": "nothing"}],)])
+def test_one_of_refuses_what_is_no_chain(chains: tuple) -> None:
+    with pytest.raises(HistoryError):
+        OneOf(chains)
+
+
+def test_one_of_refuses_wrong_shares_and_decoding() -> None:
+    with pytest.raises(HistoryError, match="shares"):
+        OneOf(((), ()), (1.0,))
+    with pytest.raises(HistoryError, match="shares"):
+        OneOf(((), ()), (1.0, 0.0))
+    with pytest.raises(HistoryError, match="decode"):
+        OneOf(((Decode(),),))
+
+
+@pytest.mark.parametrize("codec", PLANES)
+def test_other_decoders_differ_in_chroma_alone(codec: str) -> None:
+    CODECS[codec].check_available()
+    image = photograph_like(64, 96, 3)
+    data = CODECS[codec]().encode(image)
+    own = CODECS[codec].decode(data)
+    other, done = Decode(("nearest",)).decode(data, codec, own, generator())
+    assert done == {"step": "decode", "decoder": "nearest"}
+    assert other.shape == own.shape and not np.array_equal(other, own)
+    luma = [rgb_to_ycbcr(each, 8)[0].astype(int) for each in (own, other)]
+    assert np.mean(np.abs(luma[0] - luma[1])) < 1.0
+    same, done = Decode((OWN,)).decode(data, codec, own, generator())
+    assert same is own and done["decoder"] == OWN
+
+
+def test_files_without_chroma_planes_keep_their_decoder() -> None:
+    step = Decode(("bilinear",))
+    image = photograph_like(40, 40, 3)
+    data = CODECS["jpeg2000"]().encode(image)
+    kept, done = step.decode(data, "jpeg2000", image, generator())
+    assert kept is image and done["decoder"] == OWN
+    broken, done = step.decode(b"no jpeg", "jpeg", image, generator())
+    assert broken is image and done["decoder"] == OWN
+
+
+def test_decoding_stands_first_after_the_encode() -> None:
+    History("well", after=(Decode(), Blur()))
+    for history in ({"before": (Decode(),)}, {"after": (Blur(), Decode())}):
+        with pytest.raises(HistoryError, match="decode"):
+            History("wrong", **history)
+
+
+def test_varied_prepares_like_pictures_for_every_codec() -> None:
+    history = HISTORIES["varied"]
+    image = photograph_like(300, 330, 3)
+    prepared = [history.prepare(image, generator(seed)) for seed in range(12)]
+    kinds = {step["step"] for _, chain in prepared for step in chain}
+    assert {"window", "resize", "demosaic", "sharpen", "noise", "chroma"} <= kinds
+    for picture, _ in prepared:
+        assert max(picture.shape) <= 256 and min(picture.shape[:2]) >= 100
+    data = Jpeg().encode(prepared[0][0])
+    finished = history.finish(data, "jpeg", Jpeg.decode(data), generator())
+    assert finished.container == "uncompressed"
+    assert np.array_equal(Lossless.decode(finished.data), finished.image)

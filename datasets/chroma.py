@@ -1,0 +1,113 @@
+"""Chroma without a codec: the conversions that pictures pass through on their way to pixels.
+
+Scanners, cameras and video chains store colour differences at half the resolution, in one of
+several matrices, ranges and depths. That leaves traces that a codec's own conversion leaves too,
+and that must not be taken for the codec's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.step import Step, one_of
+from imagecompression import Image
+from imagecompression.ycbcr import ColorSpace, Plane, rgb_to_ycbcr, ycbcr_to_rgb
+
+MATRICES = {"bt601": ColorSpace.YCBCR_BT601, "bt709": ColorSpace.YCBCR_BT709}
+RANGES = ("full", "limited")
+SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:1:1": (1, 4)}
+"""Rows and columns of luma for each chroma sample."""
+
+SCALINGS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+"""Filters that scale a plane, as Pillow makes them."""
+
+
+@dataclass(frozen=True)
+class ChromaPath(Step):
+    """To YCbCr, chroma down and up again, and back to RGB; gray pictures pass unchanged.
+
+    Attributes:
+        matrices: Among `MATRICES`.
+        ranges: ``full`` (0 … 255) or ``limited`` (luma 16 … 235).
+        bit_depths: Bits of the samples on the way, 8 … 12.
+        subsamplings: Among `SUBSAMPLINGS`.
+        down: Filters by which chroma is made smaller, among `SCALINGS`.
+        up: Filters by which it is made larger again.
+    """
+
+    kind: ClassVar[str] = "chroma"
+    matrices: tuple[str, ...] = tuple(MATRICES)
+    ranges: tuple[str, ...] = RANGES
+    bit_depths: tuple[int, ...] = (8, 10)
+    subsamplings: tuple[str, ...] = ("4:4:4", "4:2:2", "4:2:0")
+    down: tuple[str, ...] = ("box", "bilinear", "lanczos")
+    up: tuple[str, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_names("matrices", tuple(MATRICES))
+        self._check_names("ranges", RANGES)
+        self._check_names("bit_depths", (8, 10, 12))
+        self._check_names("subsamplings", tuple(SUBSAMPLINGS))
+        self._check_names("down", SCALINGS)
+        self._check_names("up", SCALINGS)
+
+    def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
+        drawn = {
+            "matrix": one_of(rng, self.matrices),
+            "range": one_of(rng, self.ranges),
+            "bit_depth": one_of(rng, self.bit_depths),
+            "subsampling": one_of(rng, self.subsamplings),
+            "down": one_of(rng, self.down),
+            "up": one_of(rng, self.up),
+        }
+        done = {"step": self.kind, **drawn}
+        if image.ndim == 2:
+            return image, done
+        meaning: dict[str, Any] = {
+            "color_space": MATRICES[drawn["matrix"]],
+            "limited_range": drawn["range"] == "limited",
+        }
+        depth = drawn["bit_depth"]
+        luma, *chroma = rgb_to_ycbcr(image, depth, **meaning)
+        rows, columns = SUBSAMPLINGS[drawn["subsampling"]]
+        height, width = luma.shape
+        small = (-(-height // rows), -(-width // columns))
+        if small != luma.shape:
+            source = (small[0] * rows, small[1] * columns)
+            chroma = [scaled_plane(plane, small, drawn["down"], source, depth) for plane in chroma]
+            covered = (height / rows, width / columns)
+            chroma = [
+                scaled_plane(plane, luma.shape, drawn["up"], covered, depth) for plane in chroma
+            ]
+        return ycbcr_to_rgb([luma, *chroma], depth, **meaning), done
+
+
+def scaled_plane(
+    plane: Plane, shape: tuple[int, ...], scaling: str, covered: tuple[float, float], bit_depth: int
+) -> Plane:
+    """`plane` scaled to `shape` (rows, columns) so that pixel centres stay where they are.
+
+    Args:
+        plane: Samples of `bit_depth` bits.
+        shape: Of the result.
+        scaling: Among `SCALINGS`.
+        covered: Rows and columns of `plane` that the result shows; beyond `plane`'s own size its
+            last row and column are repeated.
+        bit_depth: 8 … 16.
+    """
+    from PIL import Image as PilImage
+
+    missing = [max(0, int(np.ceil(c)) - side) for c, side in zip(covered, plane.shape, strict=True)]
+    padded = np.pad(plane, [(0, gap) for gap in missing], mode="edge")
+    picture = PilImage.fromarray(padded.astype(np.float32))
+    method = PilImage.Resampling[scaling.upper()]
+    box = (0.0, 0.0, float(covered[1]), float(covered[0]))
+    scaled: npt.NDArray[np.float32] = np.array(
+        picture.resize((shape[1], shape[0]), method, box=box)
+    )
+    return np.clip(np.rint(scaled), 0, (1 << bit_depth) - 1).astype(plane.dtype)
