@@ -75,9 +75,9 @@ class Step(ABC):
         """Raise `HistoryError` unless the field is a tuple of some of the allowed values."""
         value = getattr(self, field)
         if not isinstance(value, tuple) or not value or any(v not in allowed for v in value):
+            known = ", ".join(map(str, allowed))
             raise HistoryError(
-                f"{self.kind}: {field} must be a list of values among {', '.join(map(str, allowed))}. "
-                f"Received: {value!r}"
+                f"{self.kind}: {field} must be a list of values among {known}. Received: {value!r}"
             )
 
 

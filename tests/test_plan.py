@@ -13,7 +13,7 @@ import pytest
 from datasets.histories import HISTORIES
 from datasets.plan import BuildConfig, BuildError, Task, plan, samples_per_source
 from datasets.sources import Source
-from imagecompression import CODECS
+from imagecompression import CODECS, RatioTarget
 
 CONFIG = BuildConfig(
     ("uncompressed", "jpeg", "bpg", "svd"), ratios=(8.0, 16.0), ssims=(0.9,), patch_size=32
@@ -115,6 +115,22 @@ def test_random_targets_fill_their_ranges() -> None:
     shares = np.histogram(np.log(ratios), bins=5, range=(math.log(5), math.log(50)))[0]
     assert shares.min() > 0.8 * shares.max()
     assert 0.75 <= ssims.min() < 0.76 < 0.97 < ssims.max() <= 0.98
+
+
+def test_rough_targets_say_how_rough() -> None:
+    rough = dataclasses.replace(CONFIG, target_tolerance=0.1, random_ratios=1, random_ssims=1)
+    exact = dataclasses.replace(rough, target_tolerance=None)
+    assert goals(planned(rough)) == goals(planned(exact)), "what is asked stays the same"
+    assert not {t.task_id for t in planned(rough)} & {t.task_id for t in planned(exact)}
+    for goal in (goal for task in planned(rough) for goal in task.goals):
+        if isinstance(goal.target, RatioTarget):
+            assert goal.target.relative_tolerance == 0.1
+        elif goal.target is not None:
+            tolerance = goal.target.absolute_tolerance
+            assert tolerance == pytest.approx(0.1 * (1 - goal.target.value), rel=1e-4)
+    for wrong in (0.0, 1.5):
+        with pytest.raises(BuildError, match="target_tolerance"):
+            dataclasses.replace(CONFIG, target_tolerance=wrong)
 
 
 @pytest.mark.parametrize("settings", [1, 2, 3, 7])
