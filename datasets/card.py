@@ -184,9 +184,9 @@ def _design(description: Mapping[str, Any]) -> str:
     encoders = [[f"`{name}`", text] for name, text in description["encoders"].items()]
     return (
         "Grid targets (`ratios`, `ssims`) are moved for each sample by a random factor of up to "
-        "`target_spread`, and a search stops within `target_tolerance` (none: at the codec's best); "
-        "`random_ratios` and `random_ssims` count targets drawn log-uniformly and "
-        "uniformly from their ranges. Every draw follows from the seed, the source's pixels and "
+        "`target_spread`, and a search stops within `target_tolerance` (none: at the codec's "
+        "best); `random_ratios` and `random_ssims` count targets drawn log-uniformly and uniformly "
+        "from their ranges. Every draw follows from the seed, the source's pixels and "
         f"the codec.\n\n{_table(['setting', 'value'], settings)}\n\n"
         f"{_table(['codec', 'encoder'], encoders)}\n\nPython {description['python']}."
     )

@@ -121,7 +121,8 @@ def test_rough_targets_say_how_rough() -> None:
     rough = dataclasses.replace(CONFIG, target_tolerance=0.1, random_ratios=1, random_ssims=1)
     exact = dataclasses.replace(rough, target_tolerance=None)
     assert goals(planned(rough)) == goals(planned(exact)), "what is asked stays the same"
-    assert not {t.task_id for t in planned(rough)} & {t.task_id for t in planned(exact)}
+    ids = [{t.task_id for t in planned(c) if t.codec != "uncompressed"} for c in (rough, exact)]
+    assert not ids[0] & ids[1]
     for goal in (goal for task in planned(rough) for goal in task.goals):
         if isinstance(goal.target, RatioTarget):
             assert goal.target.relative_tolerance == 0.1
