@@ -56,6 +56,12 @@ def build_dataset_command(
     target_spread: Annotated[
         float, typer.Option(help="Each of these is moved at random by up to this share.")
     ] = 0.1,
+    target_tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Error at which a search stops, 0.1 for 10 %; each codec's best if none."
+        ),
+    ] = None,
     random_ratios: Annotated[int, typer.Option(help="Further ratios, drawn log-uniformly.")] = 0,
     ratio_range: Annotated[
         tuple[float, float], typer.Option(help="Least and greatest random ratio.")
@@ -106,6 +112,7 @@ def build_dataset_command(
             seed=seed,
             settings_per_source=settings_per_source,
             target_spread=target_spread,
+            target_tolerance=target_tolerance,
             random_ratios=random_ratios,
             ratio_range=ratio_range,
             random_ssims=random_ssims,
@@ -267,34 +274,77 @@ def export_command(
 
 @app.command("train")
 def train_command(
-    dataset: Annotated[Path, typer.Argument(help="Folder made by build-dataset.")],
+    datasets: Annotated[list[Path], typer.Argument(help="Folders made by build-dataset.")],
     out: Annotated[Path, typer.Option(help="Run folder; a killed training goes on in it.")],
+    config: Annotated[
+        Path | None, typer.Option(help="JSON of settings, as tune writes; options below go first.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model name; see docs/reference.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Patches in a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="The model's width.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="The model's dropout.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Epochs without a better loss before the end.")
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Wall-clock budget; the schedule anneals over it.")
     ] = None,
-    seed: Seed = 0,
+    patch_sizes: Annotated[
+        str | None, typer.Option(help="Sides to crop batches to, such as 64,96,128.")
+    ] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="What weighs the same: class, class-band or none.")
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine or plateau.")] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="Share of the truth spread over all classes.")
+    ] = None,
+    average: Annotated[
+        float | None, typer.Option(help="Momentum of the averaged weights, such as 0.999.")
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float | None, typer.Option(help="Time between checkpoints within an epoch.")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="none, mirrored or multi-worker; see docs/how-to/train.md.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
-    """Train a classifier on a dataset's patches."""
+    """Train a classifier on the patches of one or several datasets."""
     with user_errors(json_output):
         from train.backend import load_keras
 
         load_keras()
-        from train.trainer import TrainConfig, train
+        from train.trainer import train
 
-        usual = TrainConfig()
-        config = TrainConfig(
-            model=model or usual.model,
-            epochs=epochs or usual.epochs,
-            batch_size=batch_size or usual.batch_size,
+        settings = _train_config(
+            config,
+            model=model,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            width=width,
+            dropout=dropout,
+            patience=patience,
             minutes=minutes,
+            patch_sizes=_whole_numbers(patch_sizes, "--patch-sizes"),
+            balance=balance,
+            schedule=schedule,
+            label_smoothing=label_smoothing,
+            average=average,
+            checkpoint_minutes=checkpoint_minutes,
+            strategy=strategy,
             seed=seed,
         )
         with training_progress() as progress:
-            trained = train(dataset, out, config, progress)
+            trained = train(datasets, out, settings, progress)
         if json_output:
             print_json(
                 {
@@ -310,6 +360,163 @@ def train_command(
             print(f"Run {trained.path}\n  {len(trained.history)} epochs, last: {figures}")
 
 
+@app.command("cross-validate")
+def cross_validate_command(
+    dataset: Annotated[Path, typer.Argument(help="Folder made by build-dataset.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs; what was killed goes on in it.")],
+    folds: Annotated[int, typer.Option(help="Trainings; each is judged on its own pictures.")] = 5,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON of settings, as tune writes; options below go first.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model name; see docs/reference.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of a fold.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Wall-clock budget of a fold.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Train and judge on folds of the sources outside the test split."""
+    with user_errors(json_output):
+        from train.backend import load_keras
+
+        load_keras()
+        from train.cross_validation import cross_validate
+
+        settings = _train_config(config, model=model, epochs=epochs, minutes=minutes, seed=seed)
+        with training_progress() as progress:
+            result = cross_validate(dataset, out, settings, folds, progress)
+        if json_output:
+            print_json(dataclasses.asdict(result))
+        else:
+            head = ("fold", "sources", "patches", "epochs", "accuracy", "by image")
+            rows = [
+                (
+                    *(f.fold, f.sources, f.patches, f.epochs),
+                    *(f"{value:.4f}" for value in (f.patch_accuracy, f.image_accuracy)),
+                )
+                for f in result.folds
+            ]
+            print_table(head, rows)
+            print(
+                f"mean ± standard deviation: patches {result.patch_accuracy_mean:.4f} "
+                f"± {result.patch_accuracy_std:.4f}, images {result.image_accuracy_mean:.4f} "
+                f"± {result.image_accuracy_std:.4f}"
+            )
+
+
+@app.command("tune")
+def tune_command(
+    dataset: Annotated[Path, typer.Argument(help="Folder made by build-dataset.")],
+    out: Annotated[Path, typer.Option(help="Folder of the search; a killed one goes on in it.")],
+    method: Annotated[
+        Literal["random", "bayesian", "hyperband"], typer.Option(help="How settings are chosen.")
+    ] = "random",
+    max_trials: Annotated[
+        int | None, typer.Option(help="Trainings, 12 if left out; hyperband needs none.")
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Model names with commas between; the usual one if none.")
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Of a trial; of the longest with hyperband.")
+    ] = 3,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON of the settings that are not searched over.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Search for good training settings; train takes the best by --config."""
+    with user_errors(json_output):
+        from train.backend import load_keras
+
+        load_keras()
+        from train.tuner import BEST_FILE, TRIALS_FILE, tune
+
+        base = _train_config(config, epochs=epochs, seed=seed)
+        with training_progress() as progress:
+            best = tune(
+                dataset,
+                out,
+                method=method,
+                max_trials=max_trials,
+                models=models.split(",") if models else None,
+                base=base,
+                progress=progress,
+            )
+        if json_output:
+            print_json(dataclasses.asdict(best))
+        else:
+            for name, value in dataclasses.asdict(best).items():
+                print(f"  {name} {_plain(value)}")
+            print(f"All trials: {out / TRIALS_FILE}\nTrain with them: --config {out / BEST_FILE}")
+
+
+@app.command("benchmark-models")
+def benchmark_models_command(
+    dataset: Annotated[Path, typer.Argument(help="Folder made by build-dataset.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs; what was killed goes on in it.")],
+    models: Annotated[
+        str | None, typer.Option(help="Model names and baseline, with commas; all when left out.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Training of each network; the usual epochs if none.")
+    ] = None,
+    seed: Seed = 0,
+    json_output: Json = False,
+) -> None:
+    """Train every model alike and rank them by validation accuracy."""
+    with user_errors(json_output):
+        from train.backend import load_keras
+
+        load_keras()
+        from train.leaderboard import LEADERBOARD_CSV, benchmark_models
+
+        features = progress_lines()
+        with training_progress() as training:
+
+            def progress(event: dict[str, Any]) -> None:
+                if event["event"] == "model":
+                    announce(f"model {event['model']}")
+                elif event["event"] == "features":
+                    features("features", event["done"], event["total"])
+                else:
+                    training(event)
+
+            entries = benchmark_models(
+                dataset,
+                out,
+                models=None if models is None else [name.strip() for name in models.split(",")],
+                minutes=minutes,
+                seed=seed,
+                progress=progress,
+            )
+        if json_output:
+            print_json({"models": [dataclasses.asdict(entry) for entry in entries]})
+        else:
+            head = ("model", "parameters", "seconds", "patches/s a core", "val accuracy")
+            print_table(
+                (*head, "test accuracy", "by image", "worst class"),
+                [
+                    (
+                        e.model,
+                        "-" if e.parameters is None else f"{e.parameters:,}",
+                        f"{e.seconds:.0f}",
+                        f"{e.patches_per_second:.0f}",
+                        f"{e.val_accuracy:.1%}",
+                        f"{e.test_accuracy:.1%}",
+                        f"{e.test_image_accuracy:.1%}",
+                        f"{e.test_worst_recall:.1%}",
+                    )
+                    for e in entries
+                ],
+            )
+            print(f"Leaderboard: {out / LEADERBOARD_CSV}")
+
+
 @app.command("evaluate")
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="Run folder made by train.")],
@@ -318,27 +525,55 @@ def evaluate_command(
     out: Annotated[
         Path | None, typer.Option(help="Report folder; RUN/evaluation-SPLIT if left out.")
     ] = None,
+    protocols: Annotated[
+        str | None, typer.Option(help="Protocols with commas between them, or all; see docs.")
+    ] = None,
+    kinds: Annotated[
+        Path | None, typer.Option(help="CSV with columns file and history, for source-kind.")
+    ] = None,
+    workers: Workers = None,
     json_output: Json = False,
 ) -> None:
     """Judge a run on a split of a dataset; write JSON, CSV and pictures."""
     with user_errors(json_output):
         from train.backend import load_keras
         from train.evaluator import evaluate_run, write_report
+        from train.protocols import protocol_names, run_protocols, run_settings, write_protocols
         from train.run import Run
+        from train.source_kind import read_kinds
 
+        names = () if protocols is None else protocol_names(protocols)
+        known = {} if kinds is None else read_kinds(kinds)
         loaded = Run.load(run)
         load_keras()
         with staged_progress() as progress:
             report = evaluate_run(
                 loaded, dataset, split, lambda done, total: progress("classifying", done, total)
             )
-        folder = out or run / f"evaluation-{split}"
-        write_report(report, folder, loaded.history)
+            folder = out or run / f"evaluation-{split}"
+            write_report(report, folder, loaded.history)
+            content = report.to_json()
+            skipped: dict[str, str] = {}
+            if names:
+                settings = dataclasses.replace(
+                    run_settings(loaded, split),
+                    kinds=known,
+                    cache=folder / "ais22",
+                    workers=workers,
+                )
+                found = run_protocols(names, loaded.predict, dataset, settings, progress)
+                write_protocols(found, folder / "protocols")
+                content |= found.to_json()
+                skipped = found.skipped
         if json_output:
-            print_json(report.to_json())
+            print_json(content)
         else:
             print_report(report)
             print(f"Report: {folder}")
+            if names:
+                print(f"Protocols: {folder / 'protocols' / 'protocols.md'}")
+        for name, reason in skipped.items():
+            announce(f"{name} not run: {reason}")
 
 
 @app.command("classify")
@@ -357,7 +592,10 @@ def classify_command(
         from train.verdict import as_json
 
         loaded = Run.load(run or DEFAULT_RUN)
-        load_keras()
+        if loaded.onnx is None:
+            load_keras()
+        for note in loaded.notes:
+            announce(note)
         with staged_progress() as progress:
             results, errors = classify_files(
                 images, loaded, lambda done, total: progress("classifying", done, total)
@@ -370,17 +608,72 @@ def classify_command(
                 }
             )
         else:
-            rows = [
-                (file, v.label, f"{v.probabilities[v.label]:.3f}", f"{v.agreement:.2f}", v.patches)
-                for file, v in results
-            ]
-            print_table(("file", "label", "probability", "agreement", "patches"), rows)
+            print_verdicts(results)
             if run is None:
                 announce(f"What not to conclude from the default run: {DEFAULT_RUN / 'README.md'}")
         for file, error in errors:
             complain(file, error)
         if errors:
             raise typer.Exit(1 if results else 2)
+
+
+@app.command("calibrate")
+def calibrate_command(
+    run: Annotated[Path, typer.Argument(help="Run folder made by train.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder made by build-dataset.")],
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Most validation pictures to look at.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Calibrate a run's probabilities and its "unknown" on validation pictures."""
+    with user_errors(json_output):
+        from train.backend import load_keras
+        from train.run import Run
+        from train.validation import VALIDATION_IMAGES, calibrate_run
+
+        loaded = Run.load(run)
+        if loaded.onnx is None:
+            load_keras()
+        with staged_progress() as progress:
+            calibrated = calibrate_run(
+                loaded, dataset, images=images or VALIDATION_IMAGES, progress=progress
+            )
+        if json_output:
+            print_json(
+                {
+                    "run": run,
+                    "calibration": dataclasses.asdict(calibrated.calibration),
+                    "rejection": {
+                        "units": calibrated.rejection.units,
+                        "threshold": calibrated.rejection.threshold,
+                    },
+                    "patch": dataclasses.asdict(calibrated.patch),
+                    "image": dataclasses.asdict(calibrated.image),
+                }
+            )
+        else:
+            print_calibration(run, calibrated)
+
+
+@app.command("export-model")
+def export_model_command(
+    run: Annotated[Path, typer.Argument(help="Run folder made by train.")],
+    json_output: Json = False,
+) -> None:
+    """Write a run's model as ONNX, which classifies without TensorFlow."""
+    with user_errors(json_output):
+        from train.backend import load_keras
+        from train.onnx_export import export_onnx
+        from train.run import Run
+
+        loaded = Run.load(run)
+        load_keras()
+        path = export_onnx(loaded)
+        if json_output:
+            print_json({"run": run, "model": path, "bytes": path.stat().st_size})
+        else:
+            print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
 
 
 @app.command("compress")
@@ -570,7 +863,7 @@ def quickstart_command(
             print_table(
                 ("file", "truth", "verdict", "probability", "agreement"),
                 [
-                    (file, truth, v.label, f"{v.probabilities[v.label]:.3f}", f"{v.agreement:.2f}")
+                    (file, truth, v.answer, f"{v.probability:.3f}", f"{v.agreement:.2f}")
                     for file, truth, v in result.verdicts
                 ],
             )
@@ -671,7 +964,8 @@ def training_progress() -> Iterator[Callable[[dict[str, Any]], None]]:
         nonlocal last
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         figures = "  ".join(f"{name} {event[name]:.4f}" for name in names if name in event)
-        head = f"epoch {event['epoch']:.0f}/{event['epochs']}"
+        where = "".join(f"{name} {event[name]}  " for name in ("trial", "fold") if name in event)
+        head = f"{where}epoch {event['epoch']:.0f}/{event['epochs']}"
         if event["event"] == "epoch":
             announce(("\r" if interactive else "") + f"{head}  {event['seconds']:.0f} s  {figures}")
         elif interactive:
@@ -765,9 +1059,63 @@ def print_report(report: Any) -> None:
     patch, image = report.patch, report.image
     rows.append(("all", patch.count, f"{patch.accuracy:.1%}", image.count, f"{image.accuracy:.1%}"))
     print_table(("class", "patches", "recall", "images", "recall"), rows)
+    if patch.accuracy_low is not None:
+        print(
+            f"95 % over sources: accuracy {patch.accuracy_low:.1%}–{patch.accuracy_high:.1%} "
+            f"(patches), {image.accuracy_low:.1%}–{image.accuracy_high:.1%} (images)"
+        )
     print(
         f"macro F1 {patch.macro_f1:.3f} (patches), {image.macro_f1:.3f} (images); "
         f"log loss {patch.log_loss:.3f}, {image.log_loss:.3f}"
+    )
+
+
+def print_verdicts(results: Sequence[tuple[str, Any]]) -> None:
+    """The table of `classify`, and below it why a picture was not named."""
+    rows = []
+    for file, v in results:
+        ratio = v.log10_likelihood_ratio
+        rows.append(
+            (
+                file,
+                v.answer,
+                f"{v.probability:.3f}" if v.label else "-",
+                f"{v.family} {v.family_probability:.3f}" if v.family else "-",
+                f"{10**ratio:.3g}" if ratio is not None else "-",
+                f"{v.agreement:.2f}" if v.label else "-",
+                f"{v.patches}" + (f" (+{v.left_out} flat)" if v.left_out else ""),
+            )
+        )
+    print_table(
+        ("file", "verdict", "probability", "family", "LR", "agreement", "patches"),
+        rows,
+    )
+    for file, v in results:
+        if v.reason:
+            nearest = f"; nearest: {v.label}" if v.label else ""
+            print(f"{file}: {v.answer}: {v.reason}{nearest}")
+
+
+def print_calibration(run: Path, calibrated: Any) -> None:
+    """What `calibrate` fitted, and the quality before and after."""
+    c = calibrated.calibration
+    f = c.fitted_on
+    print(f"{run}: {f.images} validation pictures of {f.sources} sources, {f.patches} patches")
+    print(
+        f"  temperature {c.temperature:.3f}; images: scale {c.scale:.3f}, "
+        f"correlation {c.correlation:.3f}"
+    )
+    rows = []
+    for level, change in (("patches", calibrated.patch), ("images", calibrated.image)):
+        for name in ("before", "after"):
+            q = getattr(change, name)
+            figures = (q.log_loss, q.brier, q.ece, q.cllr)
+            rows.append((f"  {level}", name, *(f"{figure:.4f}" for figure in figures)))
+    print_table(("", "", "log loss", "Brier", "ECE", "Cllr"), rows)
+    print(
+        f"  unknown: {' + '.join(calibrated.rejection.units)} over "
+        f"{calibrated.rejection.threshold:.3f}; "
+        f"likelihood ratios up to {10 ** max(high for _, high in c.bounds.values()):.0f}"
     )
 
 
@@ -837,6 +1185,26 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         raise CodecError(
             f"{option} takes numbers with commas between them. Received: {text!r}"
         ) from None
+
+
+def _train_config(file: Path | None, **options: Any) -> Any:
+    """The training settings of a file, or the usual ones, with the options that were given."""
+    from train.settings import TrainConfig, read_config
+
+    given = {name: value for name, value in options.items() if value is not None}
+    return TrainConfig(**given) if file is None else read_config(file, **given)
+
+
+def _whole_numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Whole numbers with commas between them; None for None."""
+    if text is None:
+        return None
+    from imagecompression import CodecError
+
+    numbers = _numbers(text, option)
+    if not all(number.is_integer() for number in numbers):
+        raise CodecError(f"{option} takes whole numbers. Received: {text!r}")
+    return tuple(int(number) for number in numbers)
 
 
 def _settings(params: dict[str, Any]) -> str:

@@ -26,7 +26,8 @@ from train.run import Run
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "vet-sources", "build-dataset", "audit", "verify", "export", "train", "evaluate", "classify",
-    "compress", "decompress", "compare", "codecs", "quickstart",
+    "calibrate", "export-model", "tune", "cross-validate", "benchmark-models", "compress",
+    "decompress", "compare", "codecs", "quickstart",
 )  # fmt: skip
 
 

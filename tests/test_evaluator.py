@@ -6,13 +6,15 @@ import csv
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_patches import LABELS, fake_dataset
+from sklearn import metrics
 
 from datasets.patches import load_patches
-from train.evaluator import EvaluationError, evaluate, evaluate_run, write_report
+from train.evaluator import EvaluationError, evaluate, evaluate_run, scores, write_report
 from train.run import Run
 
 
@@ -78,6 +80,60 @@ def test_known_scores(dataset: Path) -> None:
     assert not any(label == "uncompressed" for *_, label in bands)
 
 
+def test_scores_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    truth, sources = rng.integers(0, 3, 200), rng.integers(0, 6, 200).astype(str).tolist()
+    probabilities = rng.dirichlet(np.ones(4), 200)  # the fourth class never occurs
+    probabilities[truth != 2, 2] = 0
+    probabilities[truth == 1, 1] += 0.5
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    found = scores(truth, probabilities, ["uncompressed", "jpeg", "bpg", "svd"], sources)
+    answer = probabilities.argmax(axis=1)
+    each = metrics.precision_recall_fscore_support(
+        truth, answer, labels=range(4), zero_division=0.0
+    )
+    for name, expected in zip(("precision", "recall", "f1", "support"), each, strict=True):
+        assert [getattr(c, name) for c in found.per_class] == pytest.approx(expected), name
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(truth, answer))
+    assert found.macro_f1 == pytest.approx(each[2][:3].mean())
+    assert found.worst_recall == pytest.approx(each[1][:3].min())
+    assert found.log_loss == pytest.approx(metrics.log_loss(truth, probabilities, labels=range(4)))
+    assert found.compressed_accuracy == pytest.approx(
+        np.mean(answer[truth > 0] == truth[truth > 0])
+    )
+    assert np.array_equal(found.confusion, metrics.confusion_matrix(truth, answer, labels=range(4)))
+
+
+def test_intervals_are_over_sources(dataset: Path) -> None:
+    """Of two sources one is all right: every resample draws 0, 1 or 2 of it."""
+    truth = _truth(dataset)
+    wrong = {12 + i: (truth[12 + i] + 1) % 3 for i in range(6)}  # half of the second source
+    report = evaluate(Oracle(truth, wrong), load_patches(dataset), "test")
+    assert (report.patch.accuracy_low, report.patch.accuracy_high) == (0.5, 1.0)
+    uncompressed = report.patch.per_class[0]
+    assert (uncompressed.recall_low, uncompressed.recall_high) == (0, 1)
+    assert (report.patch.worst_recall_low, report.patch.worst_recall_high) == (0, 1)
+    right, mistaken = -math.log(0.8), -math.log(0.1)
+    assert report.patch.log_loss_low == pytest.approx(right)
+    assert report.patch.log_loss_high == pytest.approx((right + mistaken) / 2)
+    for score in (report.patch, report.image):
+        for name in ("accuracy", "log_loss", "macro_f1", "worst_recall", "compressed_accuracy"):
+            low, high = getattr(score, f"{name}_low"), getattr(score, f"{name}_high")
+            assert low <= getattr(score, name) <= high, name
+    for band in report.bands:
+        assert band.accuracy_low <= band.accuracy <= band.accuracy_high
+
+
+def test_one_source_has_no_interval(tmp_path: Path) -> None:
+    single = fake_dataset(tmp_path / "single", splits=("test",))
+    report = evaluate(Oracle(_truth(single), {0: 1}), load_patches(single), "test")
+    assert report.patch.accuracy == pytest.approx(11 / 12)
+    assert report.patch.accuracy_low is report.patch.log_loss_high is None
+    assert report.bands[0].accuracy_low is report.patch.per_class[0].f1_high is None
+    written = write_report(report, tmp_path / "report")
+    assert "| accuracy | 91.7 % | 100.0 % |" in written[1].read_text()
+
+
 def test_splits_and_labels(dataset: Path) -> None:
     patches = load_patches(dataset)
     everything = [LABELS.index(label) for label in patches.table["label"].to_pylist()]
@@ -123,7 +179,7 @@ def test_report_files(dataset: Path, tmp_path: Path) -> None:
     assert rows[0] == ["truth", *LABELS]
     assert rows[2] == ["jpeg", "0", "7", "1"]
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "| accuracy | 95.8 % | 100.0 % |" in text
+    assert "| accuracy | 95.8 % (91.7 % … 100.0 %) | 100.0 % (100.0 % … 100.0 %) |" in text
 
 
 def _run(path: Path, train: list[str], val: list[str]) -> Run:
@@ -149,7 +205,11 @@ def test_judging_on_training_pictures_is_refused(dataset: Path, tmp_path: Path) 
         evaluate_run(_run(tmp_path, digests["test"], []), dataset, "test")
 
 
-def test_patches_of_another_size_are_refused(tmp_path: Path) -> None:
+def test_patches_of_another_size_are_for_networks_that_take_any(tmp_path: Path) -> None:
     larger = fake_dataset(tmp_path / "larger", splits=("test",), size=48)
+    run = _run(tmp_path, [], [])
+    run.__dict__["model"] = SimpleNamespace(input_shape=(None, 32, 32, 3))
     with pytest.raises(EvaluationError, match="--patch-size 32"):
-        evaluate_run(_run(tmp_path, [], []), larger, "test")
+        evaluate_run(run, larger, "test")
+    run.__dict__["model"] = SimpleNamespace(input_shape=(None, None, None, 3))
+    assert evaluate_run(run, larger, "test").patches == 12

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from train.classification import classify
+from train.outputs import Outputs
+from train.run import Run
+from train.unknown import EmbeddingDensity, Rejection
 from train.verdict import (
     VerdictError,
     as_json,
     classify_image,
+    flat_patches,
     patch_offsets,
     pooled_probabilities,
+    telling_patches,
     verdict_from_patches,
 )
 
@@ -94,3 +103,110 @@ def test_pictures_without_a_verdict() -> None:
         classify_image(np.zeros((90, 90), np.float32), predict, LABELS, 64)  # type: ignore[arg-type]
     with pytest.raises(VerdictError, match="max_patches"):
         classify_image(np.zeros((90, 90), np.uint8), predict, LABELS, 64, max_patches=0)
+
+
+# What is no plain name.
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_family_is_the_most_probable_sum() -> None:
+    verdict = verdict_from_patches([[0.4, 0.3, 0.3]], ["jpeg", "bpg", "heic"])
+    assert (verdict.label, verdict.probability) == ("jpeg", pytest.approx(0.4))
+    assert (verdict.family, verdict.family_probability) == ("HEVC intra", pytest.approx(0.6))
+
+
+def test_flat_patches_by_hand() -> None:
+    ramp = np.add.outer(np.zeros(32), np.arange(32) // 2).astype(np.uint8)  # one level in two
+    steep = np.add.outer(np.zeros(32), np.arange(32) * 2).astype(np.uint8)
+    chroma = np.stack([ramp * 0 + 90, ramp * 0 + 90, np.arange(32) % 2 * 6 + 90 + ramp * 0], -1)
+    patches = np.stack(
+        [
+            np.full((32, 32, 3), 255),
+            np.repeat(ramp[..., None], 3, -1),
+            np.repeat(steep[..., None], 3, -1),
+            noise(32, 32),
+            chroma,  # blue alone: 0.114 · 6 gray levels of luma
+        ]
+    ).astype(np.uint8)
+    assert flat_patches(patches).tolist() == [True, True, False, False, True]
+    # The share decides: lines at every 8th column touch 3 of 8 pixels, one line 3 of 62.
+    one, many = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)
+    one[:, 30] = many[:, ::8] = 200
+    assert flat_patches(np.stack([one, many])).tolist() == [True, False]
+    assert flat_patches(patches[:0]).shape == (0,)
+
+
+def test_flat_patches_against_a_second_way() -> None:
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    rng = np.random.default_rng(1)
+    for share in (0.001, 0.003, 0.005, 0.006, 0.01):
+        patch = np.full((48, 48, 3), 100, np.uint8)
+        patch[rng.random((48, 48)) < share] = 140
+        luma = patch @ np.array([0.299, 0.587, 0.114])
+        spread = (maximum_filter(luma, 3) - minimum_filter(luma, 3))[1:-1, 1:-1]
+        assert flat_patches(patch[None])[0] == (np.mean(spread <= 1) > 0.95)
+
+
+def test_flat_patches_are_not_asked() -> None:
+    image = noise(200, 200)
+    image[:, :110] = 255
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        assert not flat_patches(pixels).any()
+        return np.tile([0.1, 0.7, 0.2], (len(pixels), 1))
+
+    verdict = classify_image(image, predict, LABELS, 64)
+    pixels, left_out = telling_patches(image, 64)
+    assert (verdict.patches, verdict.left_out) == (len(pixels), left_out) == (6, 3)
+    assert verdict.answer == "bpg"
+
+
+def test_not_enough_evidence() -> None:
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        raise AssertionError("must not be asked")
+
+    verdict = classify_image(np.full((130, 130, 3), 250, np.uint8), predict, LABELS, 64)
+    assert (verdict.status, verdict.label, verdict.patches) == ("not enough evidence", None, 0)
+    assert verdict.answer == "not enough evidence"
+    assert verdict.left_out == 4
+    assert "all 4 patches are flat" in verdict.reason
+    assert verdict.probabilities == dict.fromkeys(LABELS, pytest.approx(1 / 3))
+    assert verdict.probability == 0
+    content = json.loads(json.dumps(as_json(verdict)))
+    assert content["label"] is None
+    assert content["verdict"] == "not enough evidence"
+
+
+def test_the_unknown_is_no_name() -> None:
+    verdict = verdict_from_patches([[0.9, 0.05, 0.05]], LABELS, unknown="no class explains it")
+    assert (verdict.status, verdict.known, verdict.answer) == ("unknown", False, "unknown")
+    assert as_json(verdict)["verdict"] == "unknown"
+    assert (verdict.label, verdict.reason) == ("jpeg", "no class explains it")
+
+
+@pytest.mark.parametrize(("threshold", "answer"), [(0.5, "unknown"), (2.0, "bpg")])
+def test_classify_asks_the_rejection(tmp_path: Path, threshold: float, answer: str) -> None:
+    run = Run(tmp_path, {}, LABELS, 64, {}, [])
+
+    def outputs(pixels: np.ndarray) -> Outputs:
+        logits = np.tile(np.array([0.0, 3.0, 0.0], np.float32), (len(pixels), 1))
+        embedding = np.ones((len(pixels), 1), np.float32)
+        return Outputs(np.exp(logits) / np.exp(logits).sum(axis=1)[:, None], logits, embedding)
+
+    density = EmbeddingDensity(np.zeros((3, 1)), np.eye(1))
+    rejection = Rejection({"mahalanobis": (0.0, 1.0)}, threshold, density)
+    run.__dict__.update(
+        {
+            "outputs": outputs,
+            "predict": lambda pixels: np.empty((0, 3)),  # asked about no patch only
+            "rejection": rejection,
+            "calibration": None,
+        }
+    )
+    assert classify(noise(130, 130), run).answer == answer
+    flat = classify(np.zeros((130, 130), np.uint8), run)
+    assert flat.status == "not enough evidence"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 
 def load_keras() -> None:
@@ -14,11 +16,18 @@ def load_keras() -> None:
     """
     if "keras" in sys.modules:
         return
+    with quiet_stderr():
+        import keras  # noqa: F401
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Standard error closed, to C++ code too, while the context lasts."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        import keras  # noqa: F401
+        yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)

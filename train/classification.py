@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from imagecompression import CODECS
 from imagecompression.errors import ImageCompressionError
 from imagecompression.image_io import read_image
 from train.run import Run
-from train.verdict import Verdict, classify_image
+from train.verdict import Verdict, telling_patches, verdict_from_patches
 
 DEFAULT_RUN = Path(__file__).parent / "default_run"
 """The run that is used when none is named; see its README."""
@@ -38,6 +41,32 @@ def find_pictures(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[str, st
     return list(found), errors
 
 
+def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
+    """The verdict on a decoded picture, with all that the run knows: calibration, the unknown.
+
+    Args:
+        image: `uint8`, `(H, W)` or `(H, W, 3)` RGB.
+        run: The run whose model is asked.
+
+    Raises:
+        VerdictError: The picture is smaller than one patch, or is no `uint8` picture.
+        RunError: The run's model cannot be loaded.
+    """
+    pixels, left_out = telling_patches(image, run.patch_size)
+    if run.rejection is None or len(pixels) == 0:
+        probabilities, unknown = run.predict(pixels), ""
+    else:
+        outputs = run.outputs(pixels)
+        probabilities, unknown = outputs.probabilities, run.rejection.reason(outputs)
+    return verdict_from_patches(
+        probabilities,
+        run.labels,
+        calibration=run.calibration,
+        unknown=unknown,
+        left_out=left_out,
+    )
+
+
 def classify_files(
     paths: Iterable[Path],
     run: Run,
@@ -54,16 +83,15 @@ def classify_files(
         (file, verdict) for each picture, and (file, error) for each that could not be judged.
 
     Raises:
-        RunError: The run's model cannot be loaded.
+        ImageCompressionError: The run's model, calibration or rejection cannot be loaded.
     """
     files, errors = find_pictures(paths)
-    _ = run.model  # a damaged model is the run's fault, not the first picture's
+    # A damaged file is the run's fault, not the first picture's.
+    _ = run.onnx or run.model, run.calibration, run.rejection
     results = []
     for done, path in enumerate(files, start=1):
         try:
-            image = read_image(path)
-            verdict = classify_image(image, run.predict, run.labels, run.patch_size)
-            results.append((str(path), verdict))
+            results.append((str(path), classify(read_image(path), run)))
         except ImageCompressionError as error:
             errors.append((str(path), str(error)))
         if progress is not None:

@@ -1,15 +1,16 @@
 """Judging a classifier: scores over patches and over images, by strength, and as a report.
 
 Takes a `predict` function, not a model, so that a network, an ensemble, a baseline on hand-made
-features and a fake are judged by the same code.
+features and a fake are judged by the same code. Each score has a 95 % interval over source pictures
+(`train.bootstrap`); both its ends are None where there are fewer than two sources.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics
 
 from datasets.patches import PatchSet, load_patches
+from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
 from imagecompression.errors import ImageCompressionError
+from train.bootstrap import intervals, lowest, quotient, share_interval, sums_by_source
 from train.run import Predict, Run
 from train.verdict import pooled_probabilities
 
@@ -46,19 +48,26 @@ class ClassScore:
     label: str
     support: int
     precision: float
+    precision_low: float | None
+    precision_high: float | None
     recall: float
+    recall_low: float | None
+    recall_high: float | None
     f1: float
+    f1_low: float | None
+    f1_high: float | None
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores over items: patches, or whole images.
+    """Scores over items: patches, or whole images, each with the ends of its interval.
 
     Attributes:
         count: Number of items.
         accuracy: Share named rightly.
         log_loss: Mean negative natural logarithm of the probability of the true class.
         macro_f1: Mean F1 of the classes that occur.
+        worst_recall: The lowest recall of the classes that occur.
         compressed_count: Items that are of a compressed class.
         compressed_accuracy: Share of those named rightly; None without any.
         per_class: The classes that the classifier knows, in its order.
@@ -67,10 +76,21 @@ class Scores:
 
     count: int
     accuracy: float
+    accuracy_low: float | None
+    accuracy_high: float | None
     log_loss: float
+    log_loss_low: float | None
+    log_loss_high: float | None
     macro_f1: float
+    macro_f1_low: float | None
+    macro_f1_high: float | None
+    worst_recall: float
+    worst_recall_low: float | None
+    worst_recall_high: float | None
     compressed_count: int
     compressed_accuracy: float | None
+    compressed_accuracy_low: float | None
+    compressed_accuracy_high: float | None
     per_class: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
 
@@ -86,6 +106,8 @@ class Band:
     label: str
     count: int
     accuracy: float
+    accuracy_low: float | None
+    accuracy_high: float | None
 
 
 @dataclass(frozen=True)
@@ -167,27 +189,32 @@ def evaluate(
     ratio = np.array(column("ratio"), np.float64)  # None becomes NaN and falls into no band
     ssim = np.array(column("ssim"), np.float64)
     samples = np.array(column("sample_id"), dtype=object)
-    sources = set(column("source_sha256"))
+    sources = np.array(column("source_sha256"), dtype=object)
+    different = set(sources.tolist())
     _, first, member = np.unique(samples, return_index=True, return_inverse=True)
     pooled = np.stack(
         [pooled_probabilities(probabilities[member == image]) for image in range(len(first))]
     )
     bands: list[Band] = []
-    for level, true, answer, ratios, ssims in (
-        ("patch", truth, probabilities.argmax(axis=1), ratio, ssim),
-        ("image", truth[first], pooled.argmax(axis=1), ratio[first], ssim[first]),
+    for level, chosen, answered in (
+        ("patch", slice(None), probabilities),
+        ("image", first, pooled),
     ):
-        bands += _bands(level, "ratio", RATIO_EDGES, ratios, true, answer, names)
-        bands += _bands(level, "ssim", SSIM_EDGES, ssims, true, answer, names)
+        answer = answered.argmax(axis=1)
+        for measure, edges, values in (
+            ("ratio", RATIO_EDGES, ratio), ("ssim", SSIM_EDGES, ssim),
+        ):  # fmt: skip
+            items = (values[chosen], truth[chosen], answer, sources[chosen])
+            bands += _bands(level, measure, edges, *items, names)
     return Report(
         split=split,
         labels=tuple(names),
-        sources=len(sources),
+        sources=len(different),
         samples=len(first),
         patches=len(rows),
-        validation_sources=len(sources & set(validation_sources)),
-        patch=scores(truth, probabilities, names),
-        image=scores(truth[first], pooled, names),
+        validation_sources=len(different & set(validation_sources)),
+        patch=scores(truth, probabilities, names, sources.tolist()),
+        image=scores(truth[first], pooled, names, sources[first].tolist()),
         bands=tuple(bands),
     )
 
@@ -202,24 +229,19 @@ def evaluate_run(
 
     Raises:
         EvaluationError: The run was trained on a source that would be judged (unless the split is
-            "train", where that is the point), or the labels or the patch size do not fit.
+            "train", where that is the point), or the labels do not fit, or the patch size does not
+            and the network takes one size only.
         RunError: The model cannot be loaded.
     """
     patches = load_patches(dataset)
-    if patches.patch_size != run.patch_size:
+    if patches.patch_size != run.patch_size and run.model.input_shape[1] is not None:
         raise EvaluationError(
             f"{run.path} takes patches of {run.patch_size} pixels. Received: {patches.patch_size} "
             f"in {dataset}. Build the dataset with --patch-size {run.patch_size}."
         )
     if split in SPLITS and split != "train":
         judged = set(patches.table["source_sha256"].take(_rows(patches, split)).to_pylist())
-        seen = judged & set(run.sources.get("train", []))
-        if seen:
-            raise EvaluationError(
-                f"{run.path} was trained on {len(seen)} of the {len(judged)} source pictures of "
-                f"split {split!r} in {dataset}: the result would be worth nothing. Judge it on "
-                "the split 'test', or on a dataset of other pictures."
-            )
+        refuse_trained_on(judged, run.sources.get("train", []), f"split {split!r} in {dataset}")
     return evaluate(
         run.predict,
         patches,
@@ -230,38 +252,115 @@ def evaluate_run(
     )
 
 
+def refuse_trained_on(judged: set[str], trained_on: Iterable[str], where: str) -> None:
+    """Raise `EvaluationError` if a source to be judged, by its SHA-256, was trained on."""
+    seen = judged & set(trained_on)
+    if seen:
+        raise EvaluationError(
+            f"The classifier was trained on {len(seen)} of the {len(judged)} source pictures of "
+            f"{where}: the result would be worth nothing. Judge it on the split 'test', or on a "
+            "dataset of other pictures."
+        )
+
+
 def scores(
     truth: npt.NDArray[np.integer[Any]],
     probabilities: npt.NDArray[np.floating[Any]],
     labels: Sequence[str],
+    sources: Sequence[str] | None = None,
 ) -> Scores:
-    """Scores of `probabilities` `(N, C)` against class numbers `truth` `(N,)`, N at least 1."""
+    """Scores of `probabilities` `(N, C)` against class numbers `truth` `(N,)`, N at least 1.
+
+    Args:
+        truth: The true classes.
+        probabilities: The answers.
+        labels: The C classes.
+        sources: The source picture of each item, which the intervals are over; None takes every
+            item for a source of its own.
+    """
     answer = probabilities.argmax(axis=1)
-    everything = range(len(labels))
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        truth, answer, labels=everything, zero_division=0.0
-    )
-    compressed = np.array([labels[place] != UNCOMPRESSED for place in truth])
-    # Single precision leaves sums that are off by 1e-7, and scikit-learn warns of that.
-    exact = np.asarray(probabilities, np.float64)
-    exact = exact / exact.sum(axis=1, keepdims=True)
-    right = truth == answer
+    classes = len(labels)
+    everyone = np.arange(len(truth)).astype(str) if sources is None else np.asarray(sources, str)
+    names, member = np.unique(everyone, return_inverse=True)
+    by_source = np.zeros((len(names), classes, classes))
+    np.add.at(by_source, (member, truth, answer), 1)
+    compressed = np.array([name != UNCOMPRESSED for name in labels])
+
+    def statistic(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        found = confusion_scores(sums.reshape(-1, classes, classes), compressed)
+        return np.stack(list(found.values()), axis=1)
+
+    # Single precision leaves sums that are off by 1e-7.
+    sure = np.asarray(probabilities, np.float64)
+    sure = sure[np.arange(len(truth)), truth] / sure.sum(axis=1)
+    losses = -np.log(np.clip(sure, np.finfo(np.float64).eps, 1.0))
+    loss_sums = sums_by_source(np.stack([losses, np.ones(len(truth))], axis=1), names[member])
+    found = confusion_scores(by_source.sum(axis=0, keepdims=True), compressed)
+    ends = dict(zip(found, intervals(by_source.reshape(len(names), -1), statistic), strict=True))
+    found["log_loss", None] = np.array([losses.mean()])
+    ends["log_loss", None] = intervals(loss_sums, lambda s: quotient(s[:, :1], s[:, 1:]))[0]
+
+    def told(score: str, place: int | None = None, nothing: float | None = None) -> dict[str, Any]:
+        value, interval = float(found[score, place][0]), ends[score, place]
+        return {
+            score: nothing if math.isnan(value) else value,
+            f"{score}_low": interval.low,
+            f"{score}_high": interval.high,
+        }
+
+    support = by_source.sum(axis=(0, 2))
     return Scores(
         count=len(truth),
-        accuracy=float(right.mean()),
-        log_loss=float(metrics.log_loss(truth, exact, labels=everything)),
-        macro_f1=float(f1[support > 0].mean()),
-        compressed_count=int(compressed.sum()),
-        compressed_accuracy=float(right[compressed].mean()) if compressed.any() else None,
+        **told("accuracy"),
+        **told("log_loss"),
+        **told("macro_f1"),
+        **told("worst_recall"),
+        compressed_count=int(support[compressed].sum()),
+        **told("compressed_accuracy"),
         per_class=tuple(
-            ClassScore(name, int(support[i]), float(precision[i]), float(recall[i]), float(f1[i]))
-            for i, name in enumerate(labels)
+            ClassScore(
+                name,
+                int(support[place]),
+                **told("precision", place, 0.0),
+                **told("recall", place, 0.0),
+                **told("f1", place, 0.0),
+            )
+            for place, name in enumerate(labels)
         ),
-        confusion=tuple(
-            tuple(int(count) for count in row)
-            for row in metrics.confusion_matrix(truth, answer, labels=everything)
-        ),
+        confusion=tuple(tuple(int(n) for n in row) for row in by_source.sum(axis=0)),
     )
+
+
+def confusion_scores(
+    confusions: npt.NDArray[np.float64], compressed: npt.NDArray[np.bool_]
+) -> dict[tuple[str, int | None], npt.NDArray[np.float64]]:
+    """Scores `(R,)` of confusion matrices `(R, C, C)`, rows the truth, by name and class.
+
+    Precision, recall and F1 are of one class each, all others of None. NaN where there is nothing
+    to score; the precision and F1 of a class that occurs and is never answered are 0.
+
+    Args:
+        confusions: Counts.
+        compressed: Which of the C classes are compressed, `(C,)`.
+    """
+    right = np.diagonal(confusions, axis1=1, axis2=2)
+    truths, answers = confusions.sum(axis=2), confusions.sum(axis=1)
+    recall = quotient(right, truths)
+    f1 = np.where(truths > 0, quotient(2.0 * right, truths + answers), np.nan)
+    precision = np.where(answers > 0, quotient(right, answers), np.where(truths > 0, 0.0, np.nan))
+    found: dict[tuple[str, int | None], npt.NDArray[np.float64]] = {
+        ("accuracy", None): quotient(right.sum(axis=1), truths.sum(axis=1)),
+        ("macro_f1", None): quotient(np.nansum(f1, axis=1), (truths > 0).sum(axis=1)),
+        ("worst_recall", None): lowest(recall),
+        ("compressed_accuracy", None): quotient(
+            right[:, compressed].sum(axis=1), truths[:, compressed].sum(axis=1)
+        ),
+    }
+    for place in range(len(compressed)):
+        found["precision", place] = precision[:, place]
+        found["recall", place] = recall[:, place]
+        found["f1", place] = f1[:, place]
+    return found
 
 
 def write_report(
@@ -278,9 +377,8 @@ def write_report(
 
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "report.json", folder / "report.md", folder / "per_class.csv"]
-    text = json.dumps(report.to_json(), indent=2, allow_nan=False)
-    written[0].write_text(text + "\n", encoding="utf-8")
-    written[1].write_text(_markdown(report, bool(history)), encoding="utf-8")
+    write_json_atomic(written[0], report.to_json())
+    write_bytes_atomic(written[1], _markdown(report, bool(history)).encode())
     levels = (("patch", report.patch), ("image", report.image))
     _write_csv(
         written[2],
@@ -348,6 +446,7 @@ def _bands(
     values: npt.NDArray[np.float64],
     truth: npt.NDArray[np.integer[Any]],
     answer: npt.NDArray[np.integer[Any]],
+    sources: npt.NDArray[np.object_],
     labels: Sequence[str],
 ) -> list[Band]:
     """A band for every interval and every compressed class in it, and one for all of them."""
@@ -361,8 +460,13 @@ def _bands(
         for name, members in groups:
             chosen = inside & np.isin(truth, members)
             if chosen.any():
-                accuracy = float((truth[chosen] == answer[chosen]).mean())
-                found.append(Band(level, measure, low, high, name, int(chosen.sum()), accuracy))
+                right = truth[chosen] == answer[chosen]
+                sums = sums_by_source(np.stack([right, right | True], axis=1), sources[chosen])
+                ends = share_interval(*sums.T)
+                count, accuracy = len(right), float(right.mean())
+                found.append(
+                    Band(level, measure, low, high, name, count, accuracy, ends.low, ends.high)
+                )
     return found
 
 
@@ -377,7 +481,7 @@ def _markdown(report: Report, with_history: bool) -> str:
         "",
         f"{report.patches:,} patches of {report.samples:,} encoded pictures made from "
         f"{report.sources:,} source pictures. An image is judged by the mean log-probability of "
-        "its patches.",
+        "its patches. The ends in brackets are of 95 % intervals over source pictures.",
         "",
     ]
     if report.validation_sources:
@@ -386,22 +490,33 @@ def _markdown(report: Report, with_history: bool) -> str:
             "their numbers flatter a little.",
             "",
         ]
-    rows: list[list[str]] = []
-    for name, value in (
-        ("accuracy", lambda s: _percent(s.accuracy)),
-        ("accuracy on compressed classes", lambda s: _percent(s.compressed_accuracy)),
-        ("macro F1", lambda s: f"{s.macro_f1:.3f}"),
-        ("log loss (nats)", lambda s: f"{s.log_loss:.3f}"),
-        ("number", lambda s: f"{s.count:,}"),
-    ):
-        rows.append([name, value(report.patch), value(report.image)])
+    rows = [
+        [
+            name,
+            *(_with_ends(given, score, text) for given in (report.patch, report.image)),
+        ]
+        for name, score, text in (
+            ("accuracy", "accuracy", _percent),
+            ("accuracy on compressed classes", "compressed_accuracy", _percent),
+            ("worst recall", "worst_recall", _percent),
+            ("macro F1", "macro_f1", _decimal),
+            ("log loss (nats)", "log_loss", _decimal),
+        )
+    ]
+    rows.append(["number", f"{report.patch.count:,}", f"{report.image.count:,}"])
     lines += _table(["", "patches", "images"], rows)
     for level, score in (("patches", report.patch), ("images", report.image)):
         lines += [f"## Classes, by {level}", ""]
         lines += _table(
             ["class", "number", "recall", "precision", "F1"],
             [
-                [c.label, str(c.support), _percent(c.recall), _percent(c.precision), f"{c.f1:.3f}"]
+                [
+                    c.label,
+                    str(c.support),
+                    _with_ends(c, "recall", _percent),
+                    _with_ends(c, "precision", _percent),
+                    _with_ends(c, "f1", _decimal),
+                ]
                 for c in score.per_class
             ],
         )
@@ -436,6 +551,17 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
+def _decimal(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _with_ends(given: Scores | ClassScore, score: str, text: Callable[[Any], str]) -> str:
+    """A score as text, with its interval in brackets where there is one."""
+    low, high = getattr(given, f"{score}_low"), getattr(given, f"{score}_high")
+    ends = "" if low is None else f" ({text(low)} … {text(high)})"
+    return text(getattr(given, score)) + ends
+
+
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table, numbers to the right, with an empty line after it."""
     rule = ["---", *("---:" for _ in head[1:])]
@@ -443,10 +569,11 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _write_csv(path: Path, head: Sequence[str], body: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows(body)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(body)
+    write_bytes_atomic(path, text.getvalue().encode())
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:

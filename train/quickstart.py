@@ -174,7 +174,7 @@ def _markdown(result: QuickstartResult) -> str:
     ]
     for file, truth, verdict in result.verdicts:
         lines.append(
-            f"| {file} | {truth} | {verdict.label} | {verdict.probabilities[verdict.label]:.3f} "
+            f"| {file} | {truth} | {verdict.answer} | {verdict.probability:.3f} "
             f"| {verdict.agreement:.0%} of {verdict.patches} |"
         )
     total = sum(result.seconds.values())

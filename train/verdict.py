@@ -1,20 +1,34 @@
-"""The verdict on one picture: which codec its patches speak for, and how unanimously."""
+"""The verdict on one picture: which codec its patches speak for, and how strongly."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from imagecompression.errors import ImageCompressionError
-from train.run import Predict
+from train.families import family_probabilities
+
+if TYPE_CHECKING:
+    from train.calibration import Calibration
+    from train.run import Predict
 
 SMALLEST_PROBABILITY = 1e-7
 """Lower bound of a patch's probability, so that one mistaken patch cannot veto a class."""
+
+
+FLAT_RANGE = 1.0
+"""Largest spread of luma within 3×3 pixels, in gray levels, that counts as flat."""
+
+FLAT_SHARE = 0.95
+"""Share of flat pixels above which a patch carries no trace of any codec."""
+
+Status = Literal["named", "unknown", "not enough evidence"]
 
 
 class VerdictError(ImageCompressionError):
@@ -26,16 +40,51 @@ class Verdict:
     """What the patches of one picture say together.
 
     Attributes:
-        label: The most probable class.
-        probabilities: Probability of every class; they sum to 1.
+        label: The most probable class; None where there is not enough evidence. Where the status is
+            "unknown" it is the class that comes nearest, and no answer.
+        probabilities: Probability of every class; they sum to 1. Equal ones without evidence.
         patches: Number of patches that were asked.
         agreement: Share of patches whose own most probable class is `label`, 0 to 1.
+        family: The most probable family of `train.families`; None without evidence. It may be
+            another than that of `label`, where a family's classes share its probability.
+        family_probability: Sum of the probabilities of its classes; 0 without evidence.
+        log10_likelihood_ratio: For `label` against all other classes in equal parts, bounded by
+            the number of validation pictures; None if not calibrated, or without evidence.
+        calibrated: Whether the probabilities are calibrated; else they are the network's own.
+        known: False if no class explains the picture.
+        status: "named", "unknown" (not `known`) or "not enough evidence".
+        left_out: Flat patches, which carry no trace and were not asked.
+        reason: Why the status is not "named"; empty if it is.
     """
 
-    label: str
+    label: str | None
     probabilities: dict[str, float]
     patches: int
     agreement: float
+    family: str | None = None
+    family_probability: float = 0.0
+    log10_likelihood_ratio: float | None = None
+    calibrated: bool = False
+    known: bool = True
+    status: Status = "named"
+    left_out: int = 0
+    reason: str = ""
+
+    @property
+    def probability(self) -> float:
+        """Probability of `label`; 0 without evidence."""
+        return 0.0 if self.label is None else self.probabilities[self.label]
+
+    @property
+    def answer(self) -> str:
+        """`label` if it is an answer, else the status: what to show to a reader."""
+        return self.label if self.status == "named" and self.label is not None else self.status
+
+
+def mean_log_probabilities(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Mean over patches `(C,)` of the natural logarithms of `(N, C)`, N at least 1."""
+    logs = np.log(np.clip(np.asarray(probabilities, np.float64), SMALLEST_PROBABILITY, 1.0))
+    return np.asarray(logs.mean(axis=0))
 
 
 def pooled_probabilities(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -47,34 +96,72 @@ def pooled_probabilities(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64
     >>> pooled_probabilities([[0.9, 0.1], [0.9, 0.1]]).round(3).tolist()
     [0.9, 0.1]
     """
-    logs = np.log(np.clip(np.asarray(probabilities, np.float64), SMALLEST_PROBABILITY, 1.0))
-    mean = logs.mean(axis=0)
+    mean = mean_log_probabilities(probabilities)
     pooled = np.exp(mean - mean.max())
     return np.asarray(pooled / pooled.sum())
 
 
-def verdict_from_patches(probabilities: npt.ArrayLike, labels: Sequence[str]) -> Verdict:
+def verdict_from_patches(
+    probabilities: npt.ArrayLike,
+    labels: Sequence[str],
+    *,
+    calibration: Calibration | None = None,
+    unknown: str = "",
+    left_out: int = 0,
+) -> Verdict:
     """The verdict from patch probabilities `(N, C)` for the classes `labels`.
 
     >>> verdict_from_patches([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]], ["jpeg", "bpg"]).label
     'jpeg'
 
+    Args:
+        probabilities: Of the patches that carry a trace.
+        labels: The C classes.
+        calibration: Makes calibrated probabilities and likelihood ratios of them.
+        unknown: Why no class explains the picture, if none does.
+        left_out: Number of flat patches; where there are no others, the verdict is that there is
+            not enough evidence.
+
     Raises:
-        VerdictError: No patch, or not one column a label.
+        VerdictError: No patch at all, or not one column a label.
     """
     array = np.asarray(probabilities, np.float64)
-    if array.ndim != 2 or len(array) == 0 or array.shape[1] != len(labels):
+    fits = array.ndim == 2 and array.shape[1] == len(labels) and len(array) + left_out > 0
+    if not fits:
         raise VerdictError(
             f"Patch probabilities must be (patches, {len(labels)}) with at least one patch. "
             f"Received: shape={array.shape}"
         )
-    pooled = pooled_probabilities(array)
+    if len(array) == 0:
+        return Verdict(
+            label=None,
+            probabilities=dict.fromkeys(labels, 1 / len(labels)),
+            patches=0,
+            agreement=0.0,
+            status="not enough evidence",
+            left_out=left_out,
+            reason=f"all {left_out} patches are flat: no codec leaves a trace in them",
+        )
+    if calibration is None:
+        pooled, ratio = pooled_probabilities(array), None
+    else:
+        pooled = calibration.image_probabilities(array)
+        ratio = calibration.log10_likelihood_ratio(pooled, labels[int(pooled.argmax())])
     best = int(pooled.argmax())
+    families, sums = family_probabilities(pooled, labels)
     return Verdict(
         label=labels[best],
         probabilities={name: float(p) for name, p in zip(labels, pooled, strict=True)},
         patches=len(array),
         agreement=float(np.mean(array.argmax(axis=1) == best)),
+        family=families[int(sums.argmax())],
+        family_probability=float(sums.max()),
+        log10_likelihood_ratio=ratio,
+        calibrated=calibration is not None,
+        known=not unknown,
+        status="unknown" if unknown else "named",
+        left_out=left_out,
+        reason=unknown,
     )
 
 
@@ -98,6 +185,19 @@ def classify_image(
     Raises:
         VerdictError: The picture is smaller than one patch, or is no `uint8` picture.
     """
+    patches, left_out = telling_patches(image, patch_size, max_patches)
+    answers = predict(patches) if len(patches) else np.empty((0, len(labels)))
+    return verdict_from_patches(answers, labels, left_out=left_out)
+
+
+def telling_patches(
+    image: npt.NDArray[np.uint8], patch_size: int, max_patches: int = 256
+) -> tuple[npt.NDArray[np.uint8], int]:
+    """Patches `(N, P, P, 3)` spread over a picture, and how many were left out as flat.
+
+    Raises:
+        VerdictError: See `classify_image`.
+    """
     fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
     if not fits or image.dtype != np.uint8:
         raise VerdictError(
@@ -110,7 +210,26 @@ def classify_image(
     )
     if patches.ndim == 3:  # the network was trained on gray pictures with three equal channels
         patches = np.repeat(patches[..., np.newaxis], 3, axis=-1)
-    return verdict_from_patches(predict(patches), labels)
+    flat = flat_patches(patches)
+    return patches[~flat], int(flat.sum())
+
+
+def flat_patches(patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Which patches `(N, P, P, 3)`, P at least 3, carry no trace: `(N,)`.
+
+    Flat is a patch in which luma (BT.601) spreads by at most `FLAT_RANGE` within 3×3 pixels around
+    more than `FLAT_SHARE` of its pixels, such as blown-out sky: every codec keeps it as it is.
+    """
+    found = np.empty(len(patches), np.bool_)
+    for place, patch in enumerate(patches):  # one at a time: all in floats would need gigabytes
+        luma = patch.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        high = low = luma
+        for axis in (0, 1):
+            around = [np.take(high, range(k, high.shape[axis] - 2 + k), axis) for k in range(3)]
+            below = [np.take(low, range(k, low.shape[axis] - 2 + k), axis) for k in range(3)]
+            high, low = np.maximum.reduce(around), np.minimum.reduce(below)
+        found[place] = np.mean(high - low <= FLAT_RANGE + 1e-3) > FLAT_SHARE
+    return found
 
 
 def patch_offsets(
@@ -156,10 +275,5 @@ def _spread(last: int, count: int) -> list[int]:
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as a JSON-ready dict."""
-    return {
-        "label": verdict.label,
-        "probabilities": dict(verdict.probabilities),
-        "patches": verdict.patches,
-        "agreement": verdict.agreement,
-    }
+    """The verdict as a JSON-ready dict: its fields, and as "verdict" what to show to a reader."""
+    return {"verdict": verdict.answer, **dataclasses.asdict(verdict)}

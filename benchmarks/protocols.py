@@ -1,0 +1,148 @@
+"""All evaluation protocols for a run, on Kodak, on val, and on files by other people's encoders.
+
+Builds datasets of ../shared/data/kodak and val, of seven classes and, where the run knows them, of
+all; and small ones of pictures that were compressed twice. Kodak, val and the foreign files are for
+reporting only: nothing is trained, chosen or calibrated on them. Datasets and encodes are kept in
+the working folder.
+
+    python -m benchmarks.protocols --run RUN --folder ../protocols
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.environment import write_environment, write_table
+from benchmarks.identification import FOREIGN, LABELS
+from datasets.build import build_dataset
+from datasets.histories import History
+from datasets.operations import LOSSY, Compress, Crop, Resize
+from datasets.patches import as_rgb
+from datasets.plan import BuildConfig
+from imagecompression import CODECS
+from imagecompression.image_io import read_image
+from train.answers import ProtocolResult, ProtocolSettings, Tally, View, ask
+from train.classification import DEFAULT_RUN
+from train.protocols import PROTOCOLS, run_protocols, run_settings
+from train.run import Run
+from train.source_kind import read_kinds
+
+RATIOS = (5.0, 8.0, 12.0, 20.0, 35.0, 50.0)
+SSIMS = (0.80, 0.90, 0.95, 0.98)
+TWICE_RATIOS = (8.0, 20.0)
+ASKED = {"patches": 4, "image_patches": 32, "sampled_files": 1}
+"""Fewer patches and files than usual: with all of them it would take a night on two cores."""
+
+ENCODERS = {**FOREIGN, "libwebp": "webp"}
+"""The class of each encoder's files in the folder of foreign files."""
+
+
+def log(stage: str, done: int, total: int, note: str = "") -> None:
+    """A line on standard error at every twentieth part of a stage."""
+    if done == total or done % max(1, total // 20) == 0:
+        print(f"{stage} {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def configs(labels: tuple[str, ...]) -> dict[str, BuildConfig]:
+    """What is built of each folder, by name, for a run of these classes."""
+    found = {}
+    for name, classes in (("seven", LABELS), ("all", tuple(CODECS))):
+        if set(classes) <= set(labels):
+            found[name] = BuildConfig(classes, RATIOS, SSIMS, patches_per_class=len(RATIOS + SSIMS))
+    if not found:
+        raise SystemExit(f"The run must know {', '.join(LABELS)}. It knows: {', '.join(labels)}")
+    known = tuple(name for name in LOSSY if name in labels)
+    found["twice"] = BuildConfig(
+        known,
+        TWICE_RATIOS,
+        (),
+        patches_per_class=4,
+        histories=(
+            History("double", before=(Compress(known), Crop(), Resize())),
+            History("double-first", after=(Crop(), Resize(), Compress(known))),
+        ),
+    )
+    return found
+
+
+def build(data: Path, folder: Path, name: str, config: BuildConfig, pictures: int | None) -> Path:
+    """The dataset of `data`'s pictures in `folder`, built or gone on with."""
+    files = sorted(path for path in data.iterdir() if path.suffix in (".png", ".tif"))
+    result = build_dataset(files[:pictures], folder / name, config, progress=log)
+    print(f"{name}: {result.sources} sources, {result.samples} samples", file=sys.stderr)
+    for item in (*result.rejected, *result.failed):
+        print(f"{item.file}: {item.error}", file=sys.stderr)
+    return folder / name
+
+
+def foreign_views(folder: Path, labels: tuple[str, ...], pictures: int | None) -> Iterator[View]:
+    """Files that other people's encoders made, with encoder and size as facts."""
+    found = [re.fullmatch(r"(.+?)(?:-(large|small))?-(\w+)\.\w+", p.name) for p in folder.iterdir()]
+    names = sorted({match[1] for match in found if match})[:pictures]
+    for match in sorted((m for m in found if m), key=lambda m: m.string):
+        label = ENCODERS.get(match[3])
+        if match[1] in names and label in labels:
+            facts = {"encoder": match[3], "size": match[2] or ""}
+            image = as_rgb(read_image(folder / match.string))
+            yield View(match.string, label, match[1], image, facts)
+
+
+def foreign(
+    run: Run, folder: Path, settings: ProtocolSettings, count: int | None
+) -> ProtocolResult:
+    """Accuracy by encoder and size."""
+    tally = Tally(settings.seed)
+    for one in ask(run.predict, foreign_views(folder, settings.labels, count), settings):
+        group = {"level": one.level, **one.facts, "label": one.label}
+        tally.add(group, one.source, one.right(settings.labels), len(one.probabilities))
+    return ProtocolResult("foreign", tally.rows())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, default=DEFAULT_RUN)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--folder", type=Path, default=Path("../protocols"))
+    parser.add_argument("--out", type=Path, default=Path("results/protocols.csv"))
+    parser.add_argument("--pictures", type=int, help="of each folder; all if left out")
+    arguments = parser.parse_args()
+    folder, data, count = arguments.folder, arguments.data, arguments.pictures
+    run = Run.load(arguments.run)
+    usual = dataclasses.replace(
+        run_settings(run, "all"), kinds=read_kinds(data / "sources.csv"), **ASKED
+    )
+    tables: dict[str, list[dict[str, object]]] = {}
+
+    def keep(name: str, result: ProtocolResult) -> None:
+        tables.setdefault(result.name, []).extend({"set": name} | row for row in result.rows)
+
+    for origin in ("kodak", "val"):
+        for kind, config in configs(usual.labels).items():
+            name = f"{origin}-{kind}"
+            dataset = build(data / origin, folder, name, config, count)
+            names = ["first-codec"] if kind == "twice" else [*PROTOCOLS]
+            settings = dataclasses.replace(usual, cache=folder / f"{origin}-ais22")
+            report = run_protocols(names, run.predict, dataset, settings, log)
+            for result in report.results:
+                keep(name, result)
+            for skipped, reason in report.skipped.items():
+                print(f"{name}: {skipped} not run: {reason}", file=sys.stderr)
+    keep("foreign", foreign(run, data / "foreign", usual, count))
+    for name, rows in tables.items():
+        write_table(arguments.out.with_name(f"{arguments.out.stem}_{name}.csv"), rows)
+    write_environment(arguments.out)
+    for row in tables["bands"]:
+        if row["measure"] in ("class", "worst class"):
+            ends = "" if row["low"] is None else "{low:7.1%} … {high:6.1%}".format(**row)
+            text = "{set:12} {level:9} {measure:11} {label:13} {n:6} {accuracy:7.1%}".format(**row)
+            print(text, ends)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,291 @@
+"""What a classifier answers about pictures, by patches and by whole pictures, and its counting.
+
+The frame of all protocols (`train.protocols`): pictures are shown as `View`s, each comes back with
+an `Answers` for every level, and a `Tally` makes rows of accuracies with intervals over sources.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datasets.seeds import generator
+from imagecompression import Image
+from train.bootstrap import share_interval
+from train.evaluator import EvaluationError
+from train.pictures import Picture, random_patches, read_pictures
+from train.run import Predict
+from train.verdict import pooled_probabilities, telling_patches
+
+IMAGE = "image"
+"""The level of whole pictures; others are called by `patch_level`."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a stage, what is done of it and how much there is."""
+
+Row = dict[str, Any]
+
+_VIEWS_AT_ONCE = 16
+"""Pictures whose patches the network gets together: enough to keep it busy, few for memory."""
+_CHUNK = 1024 * 64 * 64
+"""Pixels of patches in one call of `predict`."""
+
+
+class UnsuitableDatasetError(EvaluationError):
+    """A dataset that lacks what a protocol judges; other protocols may do."""
+
+
+@dataclass(frozen=True)
+class ProtocolSettings:
+    """What all protocols need to know of the classifier and of how much to ask.
+
+    Attributes:
+        labels: The classes, in the order of the probabilities.
+        split: "train", "val", "test" or "all".
+        patch_sizes: Sides of patches, in pixels, that are judged one by one.
+        image_patch: Side of the patches that a picture's own verdict is pooled from.
+        patches: Patches of each size that a picture gives, at random grid phases.
+        image_patches: Most patches that a picture's verdict is pooled from.
+        sampled_files: Files of each source and class that are judged where every file is judged
+            many times ("robustness", "grid-phase"); drawn by the seed.
+        trained_on: SHA-256 of sources that must not be judged.
+        kinds: For "source-kind": kind of each source, by the name of its file.
+        cache: For "ais22": folder for its encodes.
+        workers: For "ais22": processes; None takes one for each core.
+        seed: Fixes patches, samples and operations.
+    """
+
+    labels: tuple[str, ...]
+    split: str = "test"
+    patch_sizes: tuple[int, ...] = (64, 224)
+    image_patch: int = 64
+    patches: int = 8
+    image_patches: int = 64
+    sampled_files: int = 2
+    trained_on: frozenset[str] = frozenset()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    cache: Path | None = None
+    workers: int | None = None
+    seed: int = 0
+
+    def pictures(self, dataset: Path) -> list[Picture]:
+        """What may be judged of a dataset, see `read_pictures`."""
+        return read_pictures(dataset, self.split, self.labels, self.trained_on)
+
+
+@dataclass(frozen=True)
+class ProtocolResult:
+    """What a protocol found.
+
+    Attributes:
+        name: Of the protocol.
+        rows: Flat rows of equal keys: level, what the group of items has in common, n (items),
+            sources, accuracy, and low and high of its interval (None with fewer than two sources).
+    """
+
+    name: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A picture as it is shown to the classifier.
+
+    Attributes:
+        name: Fixes its random patches.
+        label: The true class.
+        source: SHA-256 of the source.
+        image: `uint8` `(H, W, 3)`.
+        facts: What groups are made by.
+    """
+
+    name: str
+    label: str
+    source: str
+    image: Image
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers about one view at one level.
+
+    Attributes:
+        level: `IMAGE` or a `patch_level`.
+        label: The true class.
+        source: SHA-256 of the source.
+        facts: As in `View`.
+        probabilities: `float32` `(n, C)`, n patches or 1 picture.
+    """
+
+    level: str
+    label: str
+    source: str
+    facts: Mapping[str, Any]
+    probabilities: npt.NDArray[np.float32]
+
+    def right(self, labels: tuple[str, ...], truth: str | None = None) -> int:
+        """How many of them name `truth`, by default the true class."""
+        place = labels.index(self.label if truth is None else truth)
+        return int((self.probabilities.argmax(axis=1) == place).sum())
+
+
+class RememberedAnswers:
+    """A `Predict` that asks about equal pixels once: protocols share most of their patches.
+
+    The answers to the first `most` different patches are kept, at some 250 bytes each.
+    """
+
+    def __init__(self, predict: Predict, most: int = 1_000_000) -> None:
+        self._predict = predict
+        self._most = most
+        self._known: dict[bytes, npt.NDArray[np.float32]] = {}
+
+    def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Probabilities `float32` `(N, C)` of patches `uint8` `(N, P, P, 3)`, N at least 1."""
+        keys = [hashlib.blake2b(patch.tobytes(), digest_size=16).digest() for patch in pixels]
+        new = {key: place for place, key in enumerate(keys) if key not in self._known}
+        fresh: dict[bytes, npt.NDArray[np.float32]] = {}
+        if new:
+            # Copies: a view would keep the answers to all patches of this call.
+            answers = np.asarray(self._predict(pixels[list(new.values())]), np.float32)
+            fresh = {key: answer.copy() for key, answer in zip(new, answers, strict=True)}
+            room = max(0, self._most - len(self._known))
+            self._known.update(itertools.islice(fresh.items(), room))
+        return np.stack([fresh[key] if key in fresh else self._known[key] for key in keys])
+
+
+def patch_level(size: int) -> str:
+    """The level of patches of `size` pixels.
+
+    >>> patch_level(64)
+    'patch-64'
+    """
+    return f"patch-{size}"
+
+
+def views(pictures: Iterable[Picture]) -> Iterator[View]:
+    """Each picture as it is, with its row of the manifest as facts."""
+    for picture in pictures:
+        name = str(picture.row["sample_id"])
+        yield View(name, picture.label, picture.source, picture.decoded(), picture.row)
+
+
+def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> Iterator[Answers]:
+    """The answers about each view, at every level that the picture is large enough for.
+
+    Patches are cut at random grid phases. A picture's own verdict is pooled as
+    `train.verdict.classify_image` does it, from patches spread evenly over it; where all of them
+    are flat there is no verdict and no answer.
+
+    Args:
+        predict: Patches `uint8` `(N, P, P, 3)` to probabilities `(N, C)`, for every P of the
+            settings.
+        shown: The pictures; a few are held at a time.
+        settings: See `ProtocolSettings`.
+
+    Raises:
+        EvaluationError: `predict` does not answer one probability for each patch and class.
+    """
+    waiting = iter(shown)
+    while batch := list(itertools.islice(waiting, _VIEWS_AT_ONCE)):
+        for level, cutter in _levels(settings):
+            stacks = [cutter(view) for view in batch]
+            asked = [place for place, stack in enumerate(stacks) if len(stack)]
+            if not asked:
+                continue
+            answers = probabilities(predict, np.concatenate([stacks[i] for i in asked]), settings)
+            ends = np.cumsum([len(stacks[i]) for i in asked])[:-1]
+            for place, part in zip(asked, np.split(answers, ends), strict=True):
+                view = batch[place]
+                if level == IMAGE:
+                    part = pooled_probabilities(part)[np.newaxis].astype(np.float32)
+                yield Answers(level, view.label, view.source, view.facts, part)
+
+
+def probabilities(
+    predict: Predict, patches: npt.NDArray[np.uint8], settings: ProtocolSettings
+) -> npt.NDArray[np.float32]:
+    """Probabilities `(N, C)` of patches `(N, P, P, 3)`, asked for in chunks that fit in memory."""
+    step = max(1, _CHUNK // patches[0, :, :, 0].size)
+    parts = []
+    for start in range(0, len(patches), step):
+        chunk = patches[start : start + step]
+        part = np.asarray(predict(chunk), np.float32)
+        if part.shape != (len(chunk), len(settings.labels)):
+            raise EvaluationError(
+                f"predict must answer {(len(chunk), len(settings.labels))} probabilities for "
+                f"{len(chunk)} patches and the classes {', '.join(settings.labels)}. "
+                f"Received: shape={part.shape}"
+            )
+        parts.append(part)
+    return np.concatenate(parts)
+
+
+class Tally:
+    """Right answers of all, counted by group and source."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._counts: dict[tuple[tuple[str, Any], ...], dict[str, list[int]]] = {}
+
+    def add(self, group: Row, source: str, right: int, count: int) -> None:
+        """Count `count` items of a source, `right` of them right, for a group of equal keys."""
+        counts = self._counts.setdefault(tuple(group.items()), {}).setdefault(source, [0, 0])
+        counts[0] += right
+        counts[1] += count
+
+    def rows(self) -> list[Row]:
+        """A row for each group, see `ProtocolResult`, sorted by what the groups are."""
+        rows = []
+        for group in sorted(self._counts, key=lambda g: [_sortable(value) for _, value in g]):
+            sums = np.array([counts for _, counts in sorted(self._counts[group].items())])
+            right, count = sums.sum(axis=0)
+            interval = share_interval(sums[:, 0], sums[:, 1], self._seed)
+            figures = {"n": int(count), "sources": len(sums), "accuracy": float(right / count)}
+            rows.append(dict(group) | figures | {"low": interval.low, "high": interval.high})
+        return rows
+
+
+def counted(shown: list[Picture], progress: Progress | None, stage: str) -> Iterator[Picture]:
+    """The pictures one by one, telling `progress` of each."""
+    for done, picture in enumerate(shown, start=1):
+        yield picture
+        if progress is not None:
+            progress(stage, done, len(shown))
+
+
+def _levels(
+    settings: ProtocolSettings,
+) -> list[tuple[str, Callable[[View], npt.NDArray[np.uint8]]]]:
+    """Each level, and how a view's patches for it are cut."""
+
+    def at_random(size: int) -> Callable[[View], npt.NDArray[np.uint8]]:
+        def cutter(view: View) -> npt.NDArray[np.uint8]:
+            rng = generator(settings.seed, view.name, patch_level(size))
+            return random_patches(view.image, size, settings.patches, rng)
+
+        return cutter
+
+    def evenly(view: View) -> npt.NDArray[np.uint8]:
+        size = settings.image_patch
+        if min(view.image.shape[:2]) < size:
+            return np.empty((0, size, size, 3), np.uint8)
+        return telling_patches(view.image, size, settings.image_patches)[0]
+
+    patches = [(patch_level(size), at_random(size)) for size in settings.patch_sizes]
+    return [*patches, (IMAGE, evenly)]
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    """Numbers by value, before all else by its text."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return (0, value, "")
+    return (1, 0.0, str(value))
