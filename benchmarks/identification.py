@@ -41,10 +41,10 @@ REPORTED = BuildConfig(LABELS, patches_per_class=210)
 """For evaluation only: 30 patches of each encoded picture instead of 6."""
 
 
-def log(stage: str, done: int, total: int) -> None:
+def log(stage: str, done: int, total: int, note: str = "") -> None:
     """A line on standard error at every twentieth part of a stage."""
     if done == total or done % max(1, total // 20) == 0:
-        print(f"{stage} {done}/{total}", file=sys.stderr, flush=True)
+        print(f"{stage} {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
 
 
 def log_epoch(event: dict) -> None:

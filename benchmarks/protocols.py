@@ -1,9 +1,10 @@
 """All evaluation protocols for a run, on Kodak, on val, and on files by other people's encoders.
 
-Builds datasets of ../shared/data/kodak and val, of seven classes and, where the run knows them, of
-all; and small ones of pictures that were compressed twice. Kodak, val and the foreign files are for
-reporting only: nothing is trained, chosen or calibrated on them. Datasets and encodes are kept in
-the working folder.
+Builds datasets of ../shared/data/kodak and val, of all classes where the run knows them, and of
+seven; and small ones of pictures that were compressed twice. On seven classes a run that knows more
+chooses among those seven: the probabilities of the others are dropped. Kodak, val and the foreign
+files are for reporting only: nothing is trained, chosen or calibrated on them. Datasets and encodes
+are kept in the working folder.
 
     python -m benchmarks.protocols --run RUN --folder ../protocols
 """
@@ -16,9 +17,13 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from benchmarks.environment import write_environment, write_table
-from benchmarks.identification import FOREIGN, LABELS
+from benchmarks.identification import FOREIGN, LABELS, log
 from datasets.build import build_dataset
 from datasets.histories import History
 from datasets.operations import LOSSY, Compress, Crop, Resize
@@ -29,7 +34,7 @@ from imagecompression.image_io import read_image
 from train.answers import ProtocolResult, ProtocolSettings, Tally, View, ask
 from train.classification import DEFAULT_RUN
 from train.protocols import PROTOCOLS, run_protocols, run_settings
-from train.run import Run
+from train.run import Predict, Run
 from train.source_kind import read_kinds
 
 RATIOS = (5.0, 8.0, 12.0, 20.0, 35.0, 50.0)
@@ -42,16 +47,10 @@ ENCODERS = {**FOREIGN, "libwebp": "webp"}
 """The class of each encoder's files in the folder of foreign files."""
 
 
-def log(stage: str, done: int, total: int, note: str = "") -> None:
-    """A line on standard error at every twentieth part of a stage."""
-    if done == total or done % max(1, total // 20) == 0:
-        print(f"{stage} {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
-
-
 def configs(labels: tuple[str, ...]) -> dict[str, BuildConfig]:
     """What is built of each folder, by name, for a run of these classes."""
     found = {}
-    for name, classes in (("seven", LABELS), ("all", tuple(CODECS))):
+    for name, classes in (("all", tuple(CODECS)), ("seven", LABELS)):
         if set(classes) <= set(labels):
             found[name] = BuildConfig(classes, RATIOS, SSIMS, patches_per_class=len(RATIOS + SSIMS))
     if not found:
@@ -68,6 +67,27 @@ def configs(labels: tuple[str, ...]) -> dict[str, BuildConfig]:
         ),
     )
     return found
+
+
+def lend_samples(lender: Path, folder: Path) -> None:
+    """Give a build the finished samples of another, of which it takes those that it plans too."""
+    files = [path for label in LABELS for path in lender.glob(f"encoded/{label}/*")]
+    for path in (*lender.glob("journal/*"), *files):
+        copy = folder / path.relative_to(lender)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+
+
+def among(predict: Predict, labels: tuple[str, ...], chosen: tuple[str, ...]) -> Predict:
+    """`predict` with the probabilities of all but the chosen classes dropped."""
+    places = [labels.index(name) for name in chosen]
+
+    def restricted(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.floating[Any]]:
+        # Against a sum of zero where a patch is certainly of none of them.
+        found = np.asarray(predict(pixels), np.float64)[:, places] + 1e-12
+        return np.asarray(found / found.sum(axis=1, keepdims=True))
+
+    return restricted
 
 
 def build(data: Path, folder: Path, name: str, config: BuildConfig, pictures: int | None) -> Path:
@@ -122,12 +142,21 @@ def main() -> int:
         tables.setdefault(result.name, []).extend({"set": name} | row for row in result.rows)
 
     for origin in ("kodak", "val"):
-        for kind, config in configs(usual.labels).items():
+        kinds = configs(usual.labels)
+        for kind, config in kinds.items():
             name = f"{origin}-{kind}"
+            if kind == "seven" and not (folder / name).exists():
+                lend_samples(folder / f"{origin}-all", folder / name)
             dataset = build(data / origin, folder, name, config, count)
             names = ["first-codec"] if kind == "twice" else [*PROTOCOLS]
             settings = dataclasses.replace(usual, cache=folder / f"{origin}-ais22")
-            report = run_protocols(names, run.predict, dataset, settings, log)
+            predict = run.predict
+            if kind == "seven":
+                predict = among(predict, usual.labels, LABELS)
+                settings = dataclasses.replace(settings, labels=LABELS)
+                if "all" in kinds:
+                    names.remove("ais22")  # its eight classes were judged among all
+            report = run_protocols(names, predict, dataset, settings, log)
             for result in report.results:
                 keep(name, result)
             for skipped, reason in report.skipped.items():

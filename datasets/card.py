@@ -299,6 +299,8 @@ def _leaks(leaks: Sequence[str]) -> str:
 def _commands(description: Mapping[str, Any]) -> str:
     options, note = [], ""
     for name, value in description["config"].items():
+        if value is None:  # what an option is when it is not given
+            continue
         between = " " if name.endswith("_range") else ","
         text = _setting(value, between) if value != [] else '""'
         if name == "histories" and any(item["name"] not in HISTORIES for item in value):

@@ -106,7 +106,7 @@ def test_commands_export_calibrate_and_classify(tmp_path: Path) -> None:
     assert json.loads(command("export-model", folder, "--json"))["bytes"] > 1000
     answer = json.loads(command("calibrate", folder, tmp_path / "dataset", "--json"))
     assert answer["calibration"]["fitted_on"]["split"] == "val"
-    assert answer["image"]["after"]["log_loss"] <= answer["image"]["before"]["log_loss"] + 0.01
+    assert answer["patch"]["after"]["log_loss"] <= answer["patch"]["before"]["log_loss"] + 0.01
     assert "ECE" in command("calibrate", folder, tmp_path / "dataset", "--images", 2)
     noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
