@@ -30,7 +30,7 @@ quickstart: $(READY)
 	$(BIN)/python main.py quickstart --out quickstart
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

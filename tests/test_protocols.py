@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -24,9 +25,11 @@ from imagecompression import CODECS, Jpeg, Jpeg2000, Lossless, RateSearch, Ratio
 from imagecompression.metrics import measure
 from train import ais22 as ais22_module
 from train.ais22 import PUBLISHED, ais22, ais22_pictures
-from train.answers import ProtocolSettings, RememberedAnswers, UnsuitableDatasetError
+from train.answers import Answers, ProtocolSettings, RememberedAnswers, UnsuitableDatasetError
+from train.calibration import Calibration, FittedOn
 from train.cross_encoder import cross_encoder, without
 from train.evaluator import EvaluationError
+from train.held_out_reliability import held_out_reliability
 from train.pictures import Picture, random_patches, read_pictures, sampled
 from train.protocols import (
     PROTOCOLS,
@@ -233,6 +236,37 @@ def test_equal_patches_are_asked_about_once(dataset: Path) -> None:
 # Protocols.
 
 
+def test_reliability_tells_honest_probabilities_from_boasts(dataset: Path) -> None:
+    knowing = Knowing(dataset)
+
+    def modest(patches: np.ndarray) -> np.ndarray:
+        return 0.4 * knowing(patches) + 0.2  # 0.52 for the true class, which is always right
+
+    plain = held_out_reliability(modest, dataset, SETTINGS)
+    assert [row["probabilities"] for row in plain.rows] == ["network", "network"]
+    sharper = Calibration(
+        temperature=0.05, scale=20.0, correlation=1.0, most_patches=64, labels=LABELS,
+        bounds=dict.fromkeys(LABELS, (-2.0, 2.0)), fitted_on=FittedOn("val", "0", "0", 1, 1, 1, {}),
+    )  # fmt: skip
+    settings = dataclasses.replace(SETTINGS, calibration=sharper)
+    rows = held_out_reliability(modest, dataset, settings).rows
+    for level in (f"patch-{SIZE}", "image"):
+        network = row_of(rows, level=level, probabilities="network")
+        calibrated = row_of(rows, level=level, probabilities="calibrated")
+        assert network["accuracy"] == calibrated["accuracy"] == 1.0
+        assert network["ece"] == pytest.approx(1 - 0.52, abs=0.001)
+        assert calibrated["ece"] < 0.01 and calibrated["log_loss"] < 0.01 < network["log_loss"]
+
+
+def test_a_near_miss_is_right_about_the_family() -> None:
+    labels = ("uncompressed", "jpeg", "bpg", "heic")
+    probabilities = np.array(
+        [[0.1, 0.0, 0.4, 0.5], [0.4, 0.0, 0.3, 0.3], [0.6, 0.0, 0.2, 0.2]], np.float32
+    )
+    answers = Answers("image", "bpg", "s", {}, probabilities)
+    assert (answers.right(labels), answers.right_families(labels)) == (0, 2)
+
+
 def test_bands_and_levels(dataset: Path) -> None:
     """Wrong about the mild JPEGs of one source."""
 
@@ -251,6 +285,8 @@ def test_bands_and_levels(dataset: Path) -> None:
         assert jpeg["accuracy"] == pytest.approx(5 / 6)
         assert (jpeg["low"], jpeg["high"]) == (0.5, 1.0)
         assert row_of(result.rows, level=level, label="all")["accuracy"] == pytest.approx(14 / 15)
+        family = row_of(result.rows, level=level, label="all families")
+        assert family["accuracy"] == pytest.approx(14 / 15), "each class is a family of its own"
         worst = row_of(result.rows, level=level, measure="worst class")
         assert (worst["label"], worst["accuracy"]) == ("jpeg", pytest.approx(5 / 6))
         assert (worst["low"], worst["high"]) == (0.5, 1.0)

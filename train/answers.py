@@ -19,7 +19,9 @@ import numpy.typing as npt
 from datasets.seeds import generator
 from imagecompression import Image
 from train.bootstrap import share_interval
+from train.calibration import Calibration
 from train.evaluator import EvaluationError
+from train.families import family_of, family_probabilities
 from train.pictures import Picture, random_patches, read_pictures
 from train.run import Predict
 from train.verdict import pooled_probabilities, telling_patches
@@ -56,6 +58,7 @@ class ProtocolSettings:
         sampled_files: Files of each source and class that are judged where every file is judged
             many times ("robustness", "grid-phase"); drawn by the seed.
         trained_on: SHA-256 of sources that must not be judged.
+        calibration: For "reliability": what makes calibrated probabilities; None without.
         kinds: For "source-kind": kind of each source, by the name of its file.
         cache: For "ais22": folder for its encodes.
         workers: For "ais22": processes; None takes one for each core.
@@ -70,6 +73,7 @@ class ProtocolSettings:
     image_patches: int = 64
     sampled_files: int = 2
     trained_on: frozenset[str] = frozenset()
+    calibration: Calibration | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
     cache: Path | None = None
     workers: int | None = None
@@ -135,6 +139,11 @@ class Answers:
         """How many of them name `truth`, by default the true class."""
         place = labels.index(self.label if truth is None else truth)
         return int((self.probabilities.argmax(axis=1) == place).sum())
+
+    def right_families(self, labels: tuple[str, ...]) -> int:
+        """How many of them name the family of the true class (`train.families`)."""
+        families, sums = family_probabilities(self.probabilities, labels)
+        return int((sums.argmax(axis=1) == families.index(family_of(self.label))).sum())
 
 
 class RememberedAnswers:

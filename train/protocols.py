@@ -41,6 +41,8 @@ from train.answers import (
 from train.bootstrap import worst_share_interval
 from train.cross_encoder import cross_encoder
 from train.evaluator import RATIO_EDGES, SSIM_EDGES, UNCOMPRESSED, EvaluationError
+from train.families import family_of
+from train.held_out_reliability import held_out_reliability
 from train.pictures import cut, sampled
 from train.robustness import robustness
 from train.run import Predict, Run
@@ -56,12 +58,13 @@ GRID = 8
 def bands(
     predict: Predict, dataset: Path, settings: ProtocolSettings, progress: Progress | None = None
 ) -> ProtocolResult:
-    """Accuracy by class, and by bands of ratio, SSIM and PSNR.
+    """Accuracy by class, by family of classes, and by bands of ratio, SSIM and PSNR.
 
-    Rows have `measure` ("class", "ratio", "ssim", "psnr_db" or "worst class"), the band's ends
-    `from` and `to` (None where there is no end) and `label`: a class, "compressed" for all of them
-    but *uncompressed*, or "all". The row "worst class" has the lowest recall, with the interval of
-    the lowest whichever class it is of.
+    Rows have `measure` ("class", "family", "ratio", "ssim", "psnr_db" or "worst class"), the band's
+    ends `from` and `to` (None where there is no end) and `label`: a class, "compressed" for all of
+    them but *uncompressed*, or "all"; for the measure "family", whose accuracy is the share of
+    answers in the right family, a family or "all families". The row "worst class" has the lowest
+    recall, with the interval of the lowest whichever class it is of.
     """
     tally = Tally(settings.seed)
     found = _answers(predict, dataset, settings, progress, "bands")
@@ -81,6 +84,10 @@ def bands(
                 group = {"level": one.level, "measure": measure, "from": low, "to": high}
                 right, count = one.right(settings.labels), len(one.probabilities)
                 tally.add(group | {"label": name}, one.source, right, count)
+        for name in (family_of(one.label), "all families"):
+            group = {"level": one.level, "measure": "family", "from": 0.0, "to": None}
+            right, count = one.right_families(settings.labels), len(one.probabilities)
+            tally.add(group | {"label": name}, one.source, right, count)
     return ProtocolResult("bands", tally.rows() + _worst_class_rows(found, settings))
 
 
@@ -164,6 +171,7 @@ PROTOCOLS: dict[str, ProtocolFunction] = {
     "grid-phase": grid_phase,
     "robustness": robustness,
     "source-kind": source_kind,
+    "reliability": held_out_reliability,
     "cross-encoder": cross_encoder,
     "first-codec": first_codec,
     "ais22": ais22,
@@ -222,6 +230,7 @@ def run_settings(run: Run, split: str = "test") -> ProtocolSettings:
         patch_sizes=(run.patch_size,) if fixed else (64, 224),
         image_patch=run.patch_size,
         trained_on=frozenset(run.sources.get("train", [])),
+        calibration=run.calibration,
     )
 
 
