@@ -620,7 +620,11 @@ def classify_command(
 @app.command("calibrate")
 def calibrate_command(
     run: Annotated[Path, typer.Argument(help="Run folder made by train.")],
-    dataset: Annotated[Path, typer.Argument(help="Folder made by build-dataset.")],
+    dataset: Annotated[Path, typer.Argument(help="Dataset that the run was trained on.")],
+    others: Annotated[
+        Path | None,
+        typer.Option(help="Dataset of other pictures, to calibrate on instead of the split val."),
+    ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Most validation pictures to look at.")
     ] = None,
@@ -637,7 +641,11 @@ def calibrate_command(
             load_keras()
         with staged_progress() as progress:
             calibrated = calibrate_run(
-                loaded, dataset, images=images or VALIDATION_IMAGES, progress=progress
+                loaded,
+                dataset,
+                others=others,
+                images=images or VALIDATION_IMAGES,
+                progress=progress,
             )
         if json_output:
             print_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -35,7 +36,7 @@ from train.reliability import (
 )
 from train.run import Run
 from train.unknown import FALSE_REJECTION, Rejection
-from train.validation import calibrate_run, validation_images
+from train.validation import calibrate_run, training_density, validation_images
 from train.verdict import verdict_from_patches
 
 CLASSES = ("jpeg", "bpg", "heic", "svd")
@@ -294,6 +295,42 @@ def test_calibrate_run(dataset: Path, tmp_path: Path) -> None:
     assert other.rejection is None
     assert "not calibrated" in other.notes[0]
     assert run.notes == []
+
+
+def test_calibrating_on_other_pictures(dataset: Path, tmp_path: Path) -> None:
+    """Pictures of another dataset, all of them, but the density is of the training patches."""
+    write_tiny_dataset(tmp_path / "others")
+    extract_patches(tmp_path / "others", PatchConfig(32, 8, 0), HerePool())
+    run = fake_run(tmp_path / "run", [])
+    usual = calibrate_run(run, dataset)
+    others = calibrate_run(run, dataset, others=tmp_path / "others")
+    rows = load_patches(dataset).table.to_pylist()
+    assert others.calibration.fitted_on.split == "all"
+    assert others.calibration.fitted_on.images == len({row["sample_id"] for row in rows})
+    assert others.calibration.fitted_on.sources > usual.calibration.fitted_on.sources
+    for name in ("means", "whitening"):
+        found = (getattr(one.rejection.density, name) for one in (usual, others))
+        np.testing.assert_array_equal(*found)
+    trained = fake_run(tmp_path / "trained", [rows[0]["source_sha256"]])
+    with pytest.raises(CalibrationError, match="of the split 'all'"):
+        calibrate_run(trained, dataset, others=tmp_path / "others")
+
+
+def test_patches_larger_than_the_run_s_are_cropped(dataset: Path, tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", [])
+    patches = load_patches(dataset)
+    assert patches.patch_size == run.patch_size == 32
+    larger = dataclasses.replace(
+        patches, pixels=np.pad(patches.pixels, [(0, 0), (0, 9), (0, 9), (0, 0)]), patch_size=41
+    )
+    shapes: list[tuple[int, ...]] = []
+    answer = run.outputs
+    run.__dict__["outputs"] = lambda pixels: (shapes.append(pixels.shape), answer(pixels))[1]
+    training_density(run, larger)
+    assert {shape[1:] for shape in shapes} == {(32, 32, 3)}
+    smaller = dataclasses.replace(patches, patch_size=31)
+    with pytest.raises(CalibrationError, match="at least 32 pixels"):
+        training_density(run, smaller)
 
 
 def test_fewer_images_are_spread_over_the_classes(dataset: Path, tmp_path: Path) -> None:

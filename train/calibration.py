@@ -43,7 +43,7 @@ class FittedOn:
     """What a calibration rests on.
 
     Attributes:
-        split: Always "val".
+        split: "val", or "all" of a dataset of pictures that were not trained on.
         model_sha256: Hash of the model's file.
         patches_sha256: Hash of the dataset's table of patches.
         sources: Number of different source pictures; near-duplicates count once.
@@ -185,6 +185,7 @@ def fit_calibration(
     images: Sequence[ImageScores],
     labels: Sequence[str],
     *,
+    split: str = "val",
     model_sha256: str = "",
     patches_sha256: str = "",
     seed: int = 0,
@@ -197,6 +198,7 @@ def fit_calibration(
     Args:
         images: Validation pictures, at least one.
         labels: The C classes.
+        split: Told in `FittedOn`.
         model_sha256: Told in `FittedOn`.
         patches_sha256: Told in `FittedOn`.
         seed: Fixes the random subsets.
@@ -250,7 +252,7 @@ def fit_calibration(
         labels=tuple(labels),
         bounds=likelihood_ratio_bounds(labels, [(image.truth, image.source) for image in images]),
         fitted_on=FittedOn(
-            "val",
+            split,
             model_sha256,
             patches_sha256,
             len(sources),

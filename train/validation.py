@@ -76,18 +76,21 @@ def calibrate_run(
     run: Run,
     dataset: Path,
     *,
+    others: Path | None = None,
     images: int = VALIDATION_IMAGES,
     progress: Progress | None = None,
 ) -> CalibratedRun:
     """Fit calibration and rejection of `run`, and write them to its directory.
 
-    Calibration, threshold and likelihood-ratio bounds rest on the split "val" alone; only the
-    density of embeddings is that of training patches. The test split is never read. Writes
-    ``calibration.json``, ``unknown.npz`` and ``reliability.png``.
+    Calibration, threshold and likelihood-ratio bounds rest on the split "val" alone, or on another
+    dataset; only the density of embeddings is that of training patches. The test split is never
+    read. Writes ``calibration.json``, ``unknown.npz`` and ``reliability.png``.
 
     Args:
-        run: Its labels must hold those of the dataset.
-        dataset: The dataset folder, with its encoded files.
+        run: Its labels must hold those of the datasets.
+        dataset: The dataset folder, with its encoded files, that the run was trained on.
+        others: A dataset of other pictures, none of them to be tested on, of which all take the
+            place of the split "val".
         images: Most encoded pictures to look at.
         progress: See `Progress`.
 
@@ -99,16 +102,18 @@ def calibrate_run(
         RunError: The model cannot be loaded.
     """
     patches = load_patches(dataset)
-    found = validation_images(run, dataset, images, progress)
+    judged, split = (dataset, "val") if others is None else (others, "all")
+    found = validation_images(run, judged, images, progress, split)
     density = training_density(run, patches, progress)
     scores = [
         ImageScores(image.outputs.probabilities, run.labels.index(image.label), image.group)
         for image in found
     ]
-    table = (dataset / PATCH_FOLDER / TABLE_FILE).read_bytes()
+    table = (judged / PATCH_FOLDER / TABLE_FILE).read_bytes()
     calibration = fit_calibration(
         scores,
         run.labels,
+        split=split,
         model_sha256=run.model_sha256,
         patches_sha256=hashlib.sha256(table).hexdigest(),
     )
@@ -136,18 +141,19 @@ def validation_images(
     dataset: Path,
     images: int = VALIDATION_IMAGES,
     progress: Progress | None = None,
+    split: str = "val",
 ) -> list[ValidationImage]:
-    """The run's answers on encoded pictures of the split "val"; wholly flat ones are left out.
+    """The run's answers on encoded pictures of a split; wholly flat ones are left out.
 
     Raises:
         CalibrationError: See `calibrate_run`.
         EvaluationError: See `calibrate_run`.
     """
-    pictures = read_pictures(dataset, "val", labels=run.labels)
+    pictures = read_pictures(dataset, split, labels=run.labels)
     seen = {picture.source for picture in pictures} & set(run.sources.get("train", []))
     if seen:
         raise CalibrationError(
-            f"{run.path} was trained on {len(seen)} source pictures of the validation split of "
+            f"{run.path} was trained on {len(seen)} source pictures of the split {split!r} of "
             f"{dataset}: its answers on them say nothing. Take the dataset that it was trained "
             "with, or one of other pictures."
         )
@@ -183,16 +189,23 @@ def training_density(
         for place, row in enumerate(table)
         if row["split"] == "train" and row["label"] in run.labels
     ]
-    if not rows or patches.patch_size != run.patch_size:
+    size = run.patch_size
+    if not rows or patches.patch_size < size:
         raise CalibrationError(
-            f"The density of embeddings needs training patches of {run.patch_size} pixels. "
+            f"The density of embeddings needs training patches of at least {size} pixels. "
             f"Received: {len(rows)} of {patches.patch_size} pixels"
         )
     chosen = _evenly([labels[row] for row in rows], TRAINING_PATCHES)
     places = np.sort([rows[place] for place in chosen])
+    # Larger patches are cropped at random, as in training: all grid phases must occur.
+    corners = np.random.default_rng(0).integers(0, patches.patch_size - size + 1, (len(places), 2))
     parts = []
     for start in range(0, len(places), _CHUNK):
-        parts.append(run.outputs(np.asarray(patches.pixels[places[start : start + _CHUNK]])))
+        here = zip(places[start : start + _CHUNK], corners[start : start + _CHUNK], strict=True)
+        crops = [
+            patches.pixels[row, top : top + size, left : left + size] for row, (top, left) in here
+        ]
+        parts.append(run.outputs(np.stack(crops)))
         if progress is not None:
             progress("classifying training patches", min(start + _CHUNK, len(places)), len(places))
     embedding = np.concatenate([part.embedding for part in parts])
