@@ -33,7 +33,7 @@ from imagecompression import CODECS
 from imagecompression.image_io import read_image
 from train.answers import ProtocolResult, ProtocolSettings, Tally, View, ask
 from train.classification import DEFAULT_RUN
-from train.protocols import PROTOCOLS, run_protocols, run_settings
+from train.protocols import protocol_names, run_protocols, run_settings
 from train.run import Predict, Run
 from train.source_kind import read_kinds
 
@@ -130,6 +130,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("../protocols"))
     parser.add_argument("--out", type=Path, default=Path("results/protocols.csv"))
     parser.add_argument("--pictures", type=int, help="of each folder; all if left out")
+    parser.add_argument("--folders", default="kodak,val", help="of the data")
+    parser.add_argument("--protocols", default="all", help="names, or all")
     arguments = parser.parse_args()
     folder, data, count = arguments.folder, arguments.data, arguments.pictures
     run = Run.load(arguments.run)
@@ -141,21 +143,24 @@ def main() -> int:
     def keep(name: str, result: ProtocolResult) -> None:
         tables.setdefault(result.name, []).extend({"set": name} | row for row in result.rows)
 
-    for origin in ("kodak", "val"):
+    asked = protocol_names(arguments.protocols)
+    for origin in arguments.folders.split(","):
         kinds = configs(usual.labels)
         for kind, config in kinds.items():
+            names = [name for name in asked if (name == "first-codec") == (kind == "twice")]
+            settings, predict = usual, run.predict
+            if kind == "seven":
+                predict = among(predict, usual.labels, LABELS)
+                settings = dataclasses.replace(usual, labels=LABELS, calibration=None)
+                # AIS-22's eight classes were judged among all.
+                names = [name for name in names if name != "ais22" or "all" not in kinds]
+            if not names:
+                continue
             name = f"{origin}-{kind}"
             if kind == "seven" and not (folder / name).exists():
                 lend_samples(folder / f"{origin}-all", folder / name)
             dataset = build(data / origin, folder, name, config, count)
-            names = ["first-codec"] if kind == "twice" else [*PROTOCOLS]
-            settings = dataclasses.replace(usual, cache=folder / f"{origin}-ais22")
-            predict = run.predict
-            if kind == "seven":
-                predict = among(predict, usual.labels, LABELS)
-                settings = dataclasses.replace(settings, labels=LABELS)
-                if "all" in kinds:
-                    names.remove("ais22")  # its eight classes were judged among all
+            settings = dataclasses.replace(settings, cache=folder / f"{origin}-ais22")
             report = run_protocols(names, predict, dataset, settings, log)
             for result in report.results:
                 keep(name, result)
@@ -165,7 +170,7 @@ def main() -> int:
     for name, rows in tables.items():
         write_table(arguments.out.with_name(f"{arguments.out.stem}_{name}.csv"), rows)
     write_environment(arguments.out)
-    for row in tables["bands"]:
+    for row in tables.get("bands", []):
         if row["measure"] in ("class", "worst class"):
             ends = "" if row["low"] is None else "{low:7.1%} … {high:6.1%}".format(**row)
             text = "{set:12} {level:9} {measure:11} {label:13} {n:6} {accuracy:7.1%}".format(**row)
