@@ -1,0 +1,132 @@
+"""Codecs that a network has never seen: are they called unknown?
+
+For each codec in turn a network is trained on a dataset without it, and asked how strange the test
+pictures of that codec are beside those of the others: area under the ROC curve, and the share
+called unknown at a threshold that gives up 5 % of the validation pictures. The datasets without a
+codec borrow the encodes of the whole one.
+
+    python -m benchmarks.left_out --dataset DATASET --sources ../shared/data/train
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.environment import write_environment, write_table
+from benchmarks.identification import log, log_epoch
+from datasets.build import build_dataset, read_dataset
+from datasets.histories import history_from_json
+from datasets.plan import BuildConfig
+from train.outputs import Outputs
+from train.pictures import Picture, read_pictures, sampled
+from train.run import Run
+from train.settings import TrainConfig
+from train.trainer import train
+from train.unknown import leave_one_out_auroc, method_aurocs
+from train.validation import calibrate_run, validation_images
+from train.verdict import telling_patches
+
+PATCHES_PER_CLASS = 24
+FILES = 4
+"""Test files of each source and class."""
+
+
+def config_of(dataset: Path) -> BuildConfig:
+    """The settings that a dataset was built with."""
+    content = read_dataset(dataset)["config"]
+    content["histories"] = [history_from_json(item) for item in content["histories"]]
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    return BuildConfig(**values)
+
+
+def borrow(lender: Path, folder: Path) -> None:
+    """Give a build the finished samples of another, of which it takes those that it plans."""
+    for path in (*lender.glob("journal/*"), *lender.glob("encoded/*/*")):
+        given = folder / path.relative_to(lender)
+        given.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent.name == "journal":  # is appended to
+            given.write_bytes(path.read_bytes())
+        elif not given.exists():  # is replaced, never changed
+            given.hardlink_to(path)
+
+
+def answers(run: Run, pictures: list[Picture]) -> list[Outputs]:
+    """The run's answers on the patches of each picture that are not flat."""
+    found = []
+    for picture in pictures:
+        pixels, _ = telling_patches(picture.decoded(), run.patch_size)
+        if len(pixels):
+            found.append(run.outputs(pixels))
+    return found
+
+
+def without_codec(
+    codec: str, whole: Path, sources: Path, folder: Path, config: TrainConfig
+) -> dict:
+    """A row of figures for the codec that was left out."""
+    usual = config_of(whole)
+    others = tuple(name for name in usual.codecs if name != codec)
+    build = dataclasses.replace(usual, codecs=others, patches_per_class=PATCHES_PER_CLASS)
+    dataset = folder / f"without-{codec}"
+    if not (dataset / "dataset.json").exists():
+        borrow(whole, dataset)
+    build_dataset([sources], dataset, build, progress=log)
+    run = train(dataset, folder / f"run-without-{codec}", config, log_epoch)
+    calibrated = calibrate_run(run, dataset)
+    known = answers(run, sampled(read_pictures(dataset, "test", run.labels), FILES, 0))
+    strange = [one for one in read_pictures(whole, "test") if one.label == codec]
+    strange_answers = answers(run, sampled(strange, FILES, 0))
+    score = calibrated.rejection.score
+    validation = [image.outputs for image in validation_images(run, dataset)]
+    by_method = method_aurocs(calibrated.rejection.density, validation, strange_answers)
+    rejected = [score(one) > calibrated.rejection.threshold for one in strange_answers]
+    lost = [score(one) > calibrated.rejection.threshold for one in known]
+    return {
+        "codec": codec,
+        "known_images": len(known),
+        "left_out_images": len(strange_answers),
+        "auroc": round(
+            leave_one_out_auroc([score(o) for o in known], [score(o) for o in strange_answers]), 4
+        ),
+        "called_unknown": round(float(np.mean(rejected)), 4),
+        "known_called_unknown": round(float(np.mean(lost)), 4),
+        **{f"auroc_{name}": round(value, 4) for name, value in by_method.items()},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", type=Path, required=True, help="of all codecs")
+    parser.add_argument("--sources", type=Path, default=Path("../shared/data/train"))
+    parser.add_argument("--folder", type=Path, default=Path("../left_out"))
+    parser.add_argument("--codecs", help="to leave out in turn; all lossy ones if left out")
+    parser.add_argument("--minutes", type=float, default=6.0, help="of each training")
+    parser.add_argument("--out", type=Path, default=Path("results/left_out.csv"))
+    arguments = parser.parse_args()
+    lossy = [name for name in config_of(arguments.dataset).codecs if name != "uncompressed"]
+    codecs = arguments.codecs.split(",") if arguments.codecs else lossy
+    config = TrainConfig(epochs=20, minutes=arguments.minutes, patch_sizes=(64,), average=0.999)
+    rows = []
+    for codec in codecs:
+        given = (codec, arguments.dataset, arguments.sources, arguments.folder, config)
+        rows.append(without_codec(*given))
+        print(rows[-1], file=sys.stderr)
+        write_table(arguments.out, rows)
+        write_environment(arguments.out)
+    mean = np.mean([row["auroc"] for row in rows])
+    for row in rows:
+        print(
+            f"without {row['codec']:10} AUROC {row['auroc']:.3f}, called unknown "
+            f"{row['called_unknown']:6.1%}; of known pictures {row['known_called_unknown']:6.1%}"
+        )
+    print(f"mean AUROC {mean:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
