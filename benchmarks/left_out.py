@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.environment import write_environment, write_table
-from benchmarks.identification import log, log_epoch
+from benchmarks.progress import log, log_epoch
 from datasets.build import build_dataset, read_dataset
 from datasets.histories import history_from_json
 from datasets.plan import BuildConfig

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.environment import write_environment, write_table
-from benchmarks.identification import FOREIGN, LABELS, log
+from benchmarks.progress import log
 from datasets.build import build_dataset
 from datasets.histories import History
 from datasets.operations import LOSSY, Compress, Crop, Resize
@@ -43,7 +43,13 @@ TWICE_RATIOS = (8.0, 20.0)
 ASKED = {"patches": 4, "image_patches": 32, "sampled_files": 1}
 """Fewer patches and files than usual: with all of them it would take a night on two cores."""
 
-ENCODERS = {**FOREIGN, "libwebp": "webp"}
+LABELS = ("uncompressed", "jpeg", "jpeg2000", "jpegxr", "bpg", "svd", "kmeans")
+"""The seven classes of the project's question."""
+
+ENCODERS = {
+    "original": "uncompressed", "mozjpeg": "jpeg", "kakadu": "jpeg2000", "jxrlib": "jpegxr",
+    "x265": "bpg", "x265psy": "bpg", "libwebp": "webp",
+}  # fmt: skip
 """The class of each encoder's files in the folder of foreign files."""
 
 

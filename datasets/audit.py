@@ -28,6 +28,7 @@ from datasets.audit_report import (
     Stratum,
     Trait,
 )
+from imagecompression import CODECS
 from imagecompression.errors import ImageCompressionError
 
 SURE = 2.0
@@ -148,6 +149,10 @@ class _Samples:
         columns = {name: np.array(table[name].to_pylist(), dtype=object) for name in texts}
         columns["reached"] = np.array(table["reached"].to_pylist(), dtype=bool)
         columns["nominal"] = _numbers(table, "target_nominal")
+        lossy = np.array([CODECS[name].knob is not None for name in columns["codec"]], bool)
+        own = columns["codec"] == columns["label"]
+        # Mild enough, a lossy codec can return the source as it was.
+        columns["unchanged"] = lossy & own & np.isposinf(_numbers(table, "psnr_db"))
         columns["class"], columns["source"] = (
             np.unique(columns[name].astype(str), return_inverse=True)[1]
             for name in ("label", "source_id")
@@ -576,8 +581,9 @@ def _split_checks(samples: _Samples) -> list[Check]:
 
 
 def _twin_check(samples: _Samples) -> Check:
-    """No decoded picture has two labels."""
-    pairs = set(zip(samples["pixel_sha256"], samples["label"], strict=True))
+    """No decoded picture has two labels; one that its codec left unchanged carries no trace."""
+    changed = ~samples["unchanged"]
+    pairs = set(zip(samples["pixel_sha256"][changed], samples["label"][changed], strict=True))
     labels: dict[str, list[str]] = {}
     for pixels, label in sorted(pairs):
         labels.setdefault(pixels, []).append(label)
@@ -608,6 +614,14 @@ def _limits(samples: _Samples, strata: Sequence[Stratum]) -> list[str]:
                 f"(chance {stratum.delivered.chance:.1%}): leave out what has not *reached* it."
             )
         limits.append(limit)
+    unchanged = Counter(samples["label"][samples["unchanged"]].tolist())
+    if unchanged:
+        names = ", ".join(f"{name} ({count})" for name, count in sorted(unchanged.items()))
+        limits.append(
+            f"Samples that decode to the very source: {names}. They carry no trace of their codec: "
+            "patches are not cut from them, and whoever reads the manifest should leave them out "
+            "(infinite psnr_db)."
+        )
     free = sorted(set(samples["label"][samples["target_kind"] == "none"]))
     if free:
         limits.append(

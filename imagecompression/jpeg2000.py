@@ -98,7 +98,7 @@ class Jpeg2000(Codec):
     name: ClassVar[str] = "jpeg2000"
     suffix: ClassVar[str] = ".jp2"
     other_suffixes: ClassVar[tuple[str, ...]] = (".j2k", ".j2c", ".jpx", ".jpf")
-    knob: ClassVar[Knob] = Knob("ratio", 1, 1000, 0.05, rises_with_size=False, logarithmic=True)
+    knob: ClassVar[Knob] = Knob("ratio", 1, 1000, 0.005, rises_with_size=False, logarithmic=True)
     ratio_tolerance: ClassVar[float] = 0.02
     ssim_tolerance: ClassVar[float] = 0.005
 

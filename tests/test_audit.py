@@ -277,6 +277,20 @@ def test_structural_faults() -> None:
     assert "1 samples failed; lack" in faults["classes balanced in each source"].text
 
 
+def test_what_a_codec_left_unchanged_is_told_and_is_no_fault() -> None:
+    rows = manifest(sources=32)
+    of_source = [row for row in rows if row["source_id"] == rows[0]["source_id"]]
+    source = next(row for row in of_source if row["label"] == "uncompressed")
+    mild = next(row for row in of_source if row["label"] == "webp")
+    mild["pixel_sha256"] = source["pixel_sha256"]
+    twin = "one label for each decoded picture"
+    assert failures(audit(rows))[twin].text == "1 pictures are both uncompressed and webp"
+    mild["psnr_db"] = float("inf")
+    found = audit(rows)
+    assert twin not in failures(found)
+    assert any("webp (1)" in limit and "leave them out" in limit for limit in found.limits)
+
+
 def test_values_that_one_class_alone_has() -> None:
     rows = manifest(sources=6)
     for row in rows:
