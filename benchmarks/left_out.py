@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.environment import write_environment, write_table
+from benchmarks.lending import lend_samples
 from benchmarks.progress import log, log_epoch
 from datasets.build import build_dataset, read_dataset
 from datasets.histories import history_from_json
@@ -44,17 +45,6 @@ def config_of(dataset: Path) -> BuildConfig:
     return BuildConfig(**values)
 
 
-def borrow(lender: Path, folder: Path) -> None:
-    """Give a build the finished samples of another, of which it takes those that it plans."""
-    for path in (*lender.glob("journal/*"), *lender.glob("encoded/*/*")):
-        given = folder / path.relative_to(lender)
-        given.parent.mkdir(parents=True, exist_ok=True)
-        if path.parent.name == "journal":  # is appended to
-            given.write_bytes(path.read_bytes())
-        elif not given.exists():  # is replaced, never changed
-            given.hardlink_to(path)
-
-
 def answers(run: Run, pictures: list[Picture]) -> list[Outputs]:
     """The run's answers on the patches of each picture that are not flat."""
     found = []
@@ -73,8 +63,7 @@ def without_codec(
     others = tuple(name for name in usual.codecs if name != codec)
     build = dataclasses.replace(usual, codecs=others, patches_per_class=PATCHES_PER_CLASS)
     dataset = folder / f"without-{codec}"
-    if not (dataset / "dataset.json").exists():
-        borrow(whole, dataset)
+    lend_samples(whole, dataset, build)
     build_dataset([sources], dataset, build, progress=log)
     run = train(dataset, folder / f"run-without-{codec}", config, log_epoch)
     calibrated = calibrate_run(run, dataset)

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.environment import write_environment, write_table
+from benchmarks.lending import lend_samples
 from benchmarks.progress import log
 from datasets.build import build_dataset
 from datasets.histories import History
@@ -73,15 +74,6 @@ def configs(labels: tuple[str, ...]) -> dict[str, BuildConfig]:
         ),
     )
     return found
-
-
-def lend_samples(lender: Path, folder: Path) -> None:
-    """Give a build the finished samples of another, of which it takes those that it plans too."""
-    files = [path for label in LABELS for path in lender.glob(f"encoded/{label}/*")]
-    for path in (*lender.glob("journal/*"), *files):
-        copy = folder / path.relative_to(lender)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
 
 
 def among(predict: Predict, labels: tuple[str, ...], chosen: tuple[str, ...]) -> Predict:
@@ -163,8 +155,8 @@ def main() -> int:
             if not names:
                 continue
             name = f"{origin}-{kind}"
-            if kind == "seven" and not (folder / name).exists():
-                lend_samples(folder / f"{origin}-all", folder / name)
+            if kind == "seven" and "all" in kinds:
+                lend_samples(folder / f"{origin}-all", folder / name, config)
             dataset = build(data / origin, folder, name, config, count)
             settings = dataclasses.replace(settings, cache=folder / f"{origin}-ais22")
             report = run_protocols(names, predict, dataset, settings, log)
