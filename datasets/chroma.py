@@ -7,17 +7,21 @@ and that must not be taken for the codec's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from datasets.step import Step, one_of
+from datasets.step import Step, one_of, rounded
 from imagecompression import Image
 from imagecompression.ycbcr import ColorSpace, Plane, rgb_to_ycbcr, ycbcr_to_rgb
 
 MATRICES = {"bt601": ColorSpace.YCBCR_BT601, "bt709": ColorSpace.YCBCR_BT709}
+PHOTOYCC = "photoycc"
+"""The colours of Kodak's Photo CD; its range and its 8 bits belong to it."""
+
 RANGES = ("full", "limited")
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:1:1": (1, 4)}
 """Rows and columns of luma for each chroma sample."""
@@ -31,7 +35,7 @@ class ChromaPath(Step):
     """To YCbCr, chroma down and up again, and back to RGB; gray pictures pass unchanged.
 
     Attributes:
-        matrices: Among `MATRICES`.
+        matrices: Among `MATRICES`, and `PHOTOYCC`.
         ranges: ``full`` (0 … 255) or ``limited`` (luma 16 … 235).
         bit_depths: Bits of the samples on the way, 8 … 12.
         subsamplings: Among `SUBSAMPLINGS`.
@@ -40,7 +44,7 @@ class ChromaPath(Step):
     """
 
     kind: ClassVar[str] = "chroma"
-    matrices: tuple[str, ...] = tuple(MATRICES)
+    matrices: tuple[str, ...] = (*MATRICES, PHOTOYCC)
     ranges: tuple[str, ...] = RANGES
     bit_depths: tuple[int, ...] = (8, 10)
     subsamplings: tuple[str, ...] = ("4:4:4", "4:2:2", "4:2:0")
@@ -49,7 +53,7 @@ class ChromaPath(Step):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_names("matrices", tuple(MATRICES))
+        self._check_names("matrices", (*MATRICES, PHOTOYCC))
         self._check_names("ranges", RANGES)
         self._check_names("bit_depths", (8, 10, 12))
         self._check_names("subsamplings", tuple(SUBSAMPLINGS))
@@ -65,15 +69,19 @@ class ChromaPath(Step):
             "down": one_of(rng, self.down),
             "up": one_of(rng, self.up),
         }
+        photo = drawn["matrix"] == PHOTOYCC
+        if photo:
+            drawn |= {"range": "full", "bit_depth": 8}
         done = {"step": self.kind, **drawn}
         if image.ndim == 2:
             return image, done
         meaning: dict[str, Any] = {
-            "color_space": MATRICES[drawn["matrix"]],
+            "color_space": MATRICES.get(drawn["matrix"]),
             "limited_range": drawn["range"] == "limited",
         }
         depth = drawn["bit_depth"]
-        luma, *chroma = rgb_to_ycbcr(image, depth, **meaning)
+        planes = rgb_to_photoycc(image) if photo else rgb_to_ycbcr(image, depth, **meaning)
+        luma, *chroma = planes
         rows, columns = SUBSAMPLINGS[drawn["subsampling"]]
         height, width = luma.shape
         small = (-(-height // rows), -(-width // columns))
@@ -84,7 +92,38 @@ class ChromaPath(Step):
             chroma = [
                 scaled_plane(plane, luma.shape, drawn["up"], covered, depth) for plane in chroma
             ]
-        return ycbcr_to_rgb([luma, *chroma], depth, **meaning), done
+        planes = [luma, *chroma]
+        changed = photoycc_to_rgb(planes) if photo else ycbcr_to_rgb(planes, depth, **meaning)
+        return changed, done
+
+
+_PHOTOYCC_SCALES = (255 / 1.402, 111.40, 135.64)
+_PHOTOYCC_ZEROS = (0.0, 156.0, 137.0)
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def rgb_to_photoycc(image: Image) -> list[Plane]:
+    """Luma and the differences of blue and red from it in 8 bits, as Photo CD stores them.
+
+    Photo CD keeps room for highlights over white: luma of ordinary pictures has 182 levels. From
+    Eastman Kodak, Fully Utilizing Photo CD Images (PhotoYCC Color Encoding, 1993).
+
+    Args:
+        image: `(H, W, 3)`, `uint8`.
+    """
+    samples = image.astype(np.float32) / 255
+    luma = samples @ _LUMA
+    parts = (luma, samples[..., 2] - luma, samples[..., 0] - luma)
+    scaled = zip(parts, _PHOTOYCC_SCALES, _PHOTOYCC_ZEROS, strict=True)
+    return [rounded(part * scale + zero) for part, scale, zero in scaled]
+
+
+def photoycc_to_rgb(planes: Sequence[Plane]) -> Image:
+    """The inverse of `rgb_to_photoycc`, up to rounding; what lies over white is clipped."""
+    scaled = zip(planes, _PHOTOYCC_SCALES, _PHOTOYCC_ZEROS, strict=True)
+    luma, blue, red = ((plane - np.float32(zero)) / scale for plane, scale, zero in scaled)
+    green = luma - (_LUMA[2] * blue + _LUMA[0] * red) / _LUMA[1]
+    return rounded(255 * np.stack([luma + red, green, luma + blue], axis=-1))
 
 
 def scaled_plane(

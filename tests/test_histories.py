@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from datasets.camera import METHODS, PATTERNS, Demosaic
-from datasets.chroma import SCALINGS, SUBSAMPLINGS, ChromaPath, scaled_plane
+from datasets.chroma import (
+    SCALINGS,
+    SUBSAMPLINGS,
+    ChromaPath,
+    photoycc_to_rgb,
+    rgb_to_photoycc,
+    scaled_plane,
+)
 from datasets.decoders import OWN, PLANES, Decode
 from datasets.histories import (
     HISTORIES,
@@ -346,6 +353,23 @@ def test_chroma_path_keeps_luma_and_halves_chroma(subsampling: str) -> None:
         spread = blocks.max(axis=(1, 3)) - blocks.min(axis=(1, 3))
         assert np.median(spread) <= 1
         assert psnr(picture, image) < 45
+
+
+def test_photo_cd_colours_lose_levels_and_little_else() -> None:
+    picture = photograph_like(60, 83, 3)
+    planes = rgb_to_photoycc(picture)
+    assert [plane.dtype for plane in planes] == [np.uint8] * 3
+    white, gray = (rgb_to_photoycc(np.full((1, 1, 3), v, np.uint8)) for v in (255, 128))
+    assert [int(plane[0, 0]) for plane in white] == [182, 156, 137]
+    assert [int(plane[0, 0]) for plane in gray] == [91, 156, 137]
+    assert np.abs(photoycc_to_rgb(planes).astype(int) - picture).max() <= 3
+    path = ChromaPath(("photoycc",), ("limited",), (10,), ("4:2:0",), ("box",), ("bilinear",))
+    image, done = path.apply(picture, generator())
+    assert (done["range"], done["bit_depth"]) == ("full", 8)
+    assert 30 < psnr(picture, image) < 50
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    levels = np.unique(path.apply(ramp, generator())[0][..., 1])
+    assert len(levels) <= 183, "levels of luma must be lost, as on Photo CD"
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
