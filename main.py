@@ -35,6 +35,13 @@ LINE_SECONDS = 10.0
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")]
+OptionalSeed = Annotated[
+    int | None, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option(help="JSON of settings, as tune writes; options below go first.")
+]
+ModelName = Annotated[str | None, typer.Option(help="Model name; see docs/reference.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; all cores if none.")]
 Groups = Annotated[
     Path | None, typer.Option(help="CSV with columns file, group and, if known, origin.")
@@ -276,10 +283,8 @@ def export_command(
 def train_command(
     datasets: Annotated[list[Path], typer.Argument(help="Folders made by build-dataset.")],
     out: Annotated[Path, typer.Option(help="Run folder; a killed training goes on in it.")],
-    config: Annotated[
-        Path | None, typer.Option(help="JSON of settings, as tune writes; options below go first.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name; see docs/reference.")] = None,
+    config: ConfigFile = None,
+    model: ModelName = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Patches in a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule.")] = None,
@@ -311,9 +316,7 @@ def train_command(
     strategy: Annotated[
         str | None, typer.Option(help="none, mirrored or multi-worker; see docs/how-to/train.md.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")
-    ] = None,
+    seed: OptionalSeed = None,
     json_output: Json = False,
 ) -> None:
     """Train a classifier on the patches of one or several datasets."""
@@ -365,15 +368,11 @@ def cross_validate_command(
     dataset: Annotated[Path, typer.Argument(help="Folder made by build-dataset.")],
     out: Annotated[Path, typer.Option(help="Folder of the runs; what was killed goes on in it.")],
     folds: Annotated[int, typer.Option(help="Trainings; each is judged on its own pictures.")] = 5,
-    config: Annotated[
-        Path | None, typer.Option(help="JSON of settings, as tune writes; options below go first.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name; see docs/reference.")] = None,
+    config: ConfigFile = None,
+    model: ModelName = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of a fold.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Wall-clock budget of a fold.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")
-    ] = None,
+    seed: OptionalSeed = None,
     json_output: Json = False,
 ) -> None:
     """Train and judge on folds of the sources outside the test split."""
@@ -424,9 +423,7 @@ def tune_command(
     config: Annotated[
         Path | None, typer.Option(help="JSON of the settings that are not searched over.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")
-    ] = None,
+    seed: OptionalSeed = None,
     json_output: Json = False,
 ) -> None:
     """Search for good training settings; train takes the best by --config."""

@@ -188,6 +188,14 @@ def load_patches(folder: Path) -> PatchSet:
     return PatchSet(pixels, table, labels, size)
 
 
+def patches_sha256(*folders: Path) -> str:
+    """Hash of the tables of one or several datasets' patches, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        digest.update((folder / PATCH_FOLDER / TABLE_FILE).read_bytes())
+    return digest.hexdigest()
+
+
 def _batches(table: pa.Table, config: PatchConfig) -> list[tuple[list[dict[str, Any]], list[int]]]:
     """For each source and class: its different files, and how many patches each gives."""
     columns = [*_COPIED, *_MEASURES, "codec", "path", "file_sha256", "container"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import numpy as np
 from sklearn.model_selection import KFold
 
 from datasets.patches import load_patches
+from datasets.sources import csv_bytes
 from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
 from train.evaluator import evaluate
 from train.examples import gather, resplit
@@ -115,7 +114,7 @@ def cross_validate(
             write_json_atomic(path, dataclasses.asdict(score))
         scores.append(_read_score(path))
     result = _summary(scores)
-    _write_folds(out / FOLDS_FILE, scores)
+    write_bytes_atomic(out / FOLDS_FILE, csv_bytes([dataclasses.asdict(s) for s in scores]))
     write_json_atomic(out / SUMMARY_FILE, dataclasses.asdict(result))
     return result
 
@@ -179,12 +178,3 @@ def _summary(scores: Sequence[Fold]) -> CrossValidation:
         float(image.mean()),
         float(image.std(ddof=1)),
     )
-
-
-def _write_folds(path: Path, scores: Sequence[Fold]) -> None:
-    text = io.StringIO(newline="")
-    rows = [dataclasses.asdict(score) for score in scores]
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes_atomic(path, text.getvalue().encode())

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import hashlib
-import io
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from datasets.patches import PatchSet, load_patches
+from datasets.patches import PatchSet, load_patches, patches_sha256
+from datasets.sources import csv_bytes
 from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
 from imagecompression.thread_limit import one_thread
 from train.baseline import BaselineConfig, fit_baseline
@@ -101,8 +99,7 @@ def benchmark_models(
             "A leaderboard needs patches in the splits train, val and test. "
             f"Received: {', '.join(sorted(present)) or 'none'}"
         )
-    table = (dataset / "patches" / "patches.parquet").read_bytes()
-    identity = {"patches": len(patches.pixels), "patches_sha256": hashlib.sha256(table).hexdigest()}
+    identity = {"patches": len(patches.pixels), "patches_sha256": patches_sha256(dataset)}
     claim(out, {"leaderboard": {"minutes": minutes, "seed": seed}, "dataset": identity})
     (out / ENTRY_FOLDER).mkdir(exist_ok=True)
     for name in names:
@@ -209,9 +206,5 @@ def _read_entry(path: Path) -> Entry:
 
 def _write(out: Path, entries: Sequence[Entry]) -> None:
     rows = [dataclasses.asdict(entry) for entry in entries]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes_atomic(out / LEADERBOARD_CSV, text.getvalue().encode())
+    write_bytes_atomic(out / LEADERBOARD_CSV, csv_bytes(rows))
     write_json_atomic(out / LEADERBOARD_JSON, {"models": rows})

@@ -78,15 +78,15 @@ def bands(
                 value = one.facts[measure]
                 if value is not None and not math.isnan(value):
                     measures.append((measure, *_band(value, edges)))
+        right, count = one.right(settings.labels), len(one.probabilities)
         for measure, low, high in measures:
             names = [one.label, *(["compressed"] if compressed else [])]
             for name in [*names, *(["all"] if measure == "class" else [])]:
                 group = {"level": one.level, "measure": measure, "from": low, "to": high}
-                right, count = one.right(settings.labels), len(one.probabilities)
                 tally.add(group | {"label": name}, one.source, right, count)
+        right = one.right_families(settings.labels)
         for name in (family_of(one.label), "all families"):
             group = {"level": one.level, "measure": "family", "from": 0.0, "to": None}
-            right, count = one.right_families(settings.labels), len(one.probabilities)
             tally.add(group | {"label": name}, one.source, right, count)
     return ProtocolResult("bands", tally.rows() + _worst_class_rows(found, settings))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from datasets.patches import PatchSet
+from datasets.patches import PatchSet, patches_sha256
 from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
 from train.batches import PatchBatches
 from train.run import (
@@ -55,13 +55,10 @@ def describe(
     Several datasets count as one, with one hash of all their tables; ``patch_size`` is the largest
     that the network is trained with.
     """
-    digest = hashlib.sha256()
-    for folder in folders:
-        digest.update((folder / "patches" / "patches.parquet").read_bytes())
     found = {
         "patch_size": batches.largest_size,
         "patches": sum(one.table.num_rows for one in parts),
-        "patches_sha256": digest.hexdigest(),
+        "patches_sha256": patches_sha256(*folders),
     }
     if splits is not None:
         text = json.dumps(sorted(splits.items()))

@@ -6,14 +6,13 @@ is, because their number of patches matters.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from datasets.patches import PATCH_FOLDER, TABLE_FILE, PatchSet, load_patches
+from datasets.patches import PatchSet, load_patches, patches_sha256
 from train.calibration import (
     Calibration,
     CalibrationError,
@@ -109,13 +108,12 @@ def calibrate_run(
         ImageScores(image.outputs.probabilities, run.labels.index(image.label), image.group)
         for image in found
     ]
-    table = (judged / PATCH_FOLDER / TABLE_FILE).read_bytes()
     calibration = fit_calibration(
         scores,
         run.labels,
         split=split,
         model_sha256=run.model_sha256,
-        patches_sha256=hashlib.sha256(table).hexdigest(),
+        patches_sha256=patches_sha256(judged),
     )
     rejection = fit_rejection(
         density, [image.outputs for image in found], model_sha256=run.model_sha256
