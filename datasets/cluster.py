@@ -11,6 +11,7 @@ import json
 import pickle
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,9 @@ class ClusterPool:
     ) -> Iterator[tuple[int, Any]]:
         """See `datasets.workers.Pool.run`.
 
+        Dask blames every task that a lost worker had been given, also those that only waited
+        there. So a task it gives up is tried again while nothing else runs.
+
         Raises:
             WorkerError: The scheduler is lost, or a worker has other code or other encoders, which
                 would make other bytes.
@@ -66,30 +70,42 @@ class ClusterPool:
         from distributed.scheduler import KilledWorker
 
         fresh = enumerate(tasks)
-        running: dict[Future, int] = {}
+        blamed: deque[tuple[int, tuple[Any, ...]]] = deque()
+        running: dict[Future, tuple[int, tuple[Any, ...]]] = {}
         finished = as_completed(loop=self._client.loop)
-        exhausted = False
+        exhausted = alone = False
+
+        def start(number: int, task: tuple[Any, ...]) -> None:
+            job = pickle.dumps(_Job(function, task, self._facts))
+            future = self._client.submit(pickle.loads, job, pure=False)
+            running[future] = number, task
+            finished.add(future)
+
         try:
             while True:
                 while not exhausted and len(running) < 2 * max(1, self.processes):
                     number, task = next(fresh, (-1, ()))
                     exhausted = number < 0
                     if not exhausted:
-                        job = pickle.dumps(_Job(function, task, self._facts))
-                        future = self._client.submit(pickle.loads, job, pure=False)
-                        running[future] = number
-                        finished.add(future)
+                        start(number, task)
                 if not running:
-                    return
+                    if not blamed:
+                        return
+                    alone = True
+                    start(*blamed.popleft())
                 future = next(finished)
-                number = running.pop(future)
+                number, task = running.pop(future)
                 try:
                     result = future.result()
                 except KilledWorker as error:
+                    if not alone:
+                        blamed.append((number, task))
+                        continue
                     result = Crashed(
                         number,
-                        f"it ended {error.allowed_failures + 1} Dask workers, most often for want "
-                        "of memory: give workers more, or leave this picture out",
+                        f"it ended {error.allowed_failures + 1} Dask workers while nothing else "
+                        "ran, most often for want of memory: give workers more, or leave this "
+                        "picture out",
                     )
                 del future  # frees its result in the cluster
                 yield number, result
