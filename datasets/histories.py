@@ -16,15 +16,15 @@ from typing import Any, Literal
 import numpy as np
 
 from datasets.camera import Demosaic
-from datasets.chroma import ChromaPath
+from datasets.chroma import MATRICES, ChromaPath
 from datasets.decoders import Decode
 from datasets.operations import (
     LOSSY,
     Blur,
     Compress,
     Crop,
+    Denoise,
     DisplayScale,
-    Gamma,
     Noise,
     OneOf,
     Resize,
@@ -34,6 +34,7 @@ from datasets.operations import (
     step_from_json,
 )
 from datasets.step import HistoryError, Step
+from datasets.tone import Contrast, Gamma, Saturation
 from imagecompression import CODECS, Image
 from imagecompression.lossless import Lossless
 
@@ -160,6 +161,24 @@ _VARIATION = (
     OneOf(((), (Blur((0.3, 1.2)),), (Sharpen(),)), shares=(3, 1, 1)),
     OneOf(((), (Gamma(),)), shares=(3, 1)),
     OneOf(((), (Noise((0.4, 4.0)),)), shares=(3, 1)),
+    OneOf(((), (ChromaPath(tuple(MATRICES)),)), shares=(1, 1)),
+    Window((256, 256)),
+)
+
+_WIDE_VARIATION = (
+    Window((448, 448)),
+    OneOf(((), (Noise((1.0, 8.0)),), (Denoise(),)), shares=(6, 1, 2)),
+    OneOf(
+        ((), (Resize((0.35, 0.95)),), (Window((256, 256)), Resize((1.05, 2.4)))),
+        shares=(3, 2, 2),
+    ),
+    OneOf(((), (Demosaic(),)), shares=(5, 1)),
+    OneOf(((), (Blur((0.3, 2.0)),), (Sharpen(amount=(0.2, 2.0)),)), shares=(5, 2, 2)),
+    OneOf(
+        ((), (Gamma(),), (Contrast(),), (Saturation(),), (Saturation((0.0, 0.0)),)),
+        shares=(6, 1, 1, 1, 1),
+    ),
+    OneOf(((), (Noise((0.4, 4.0)),)), shares=(4, 1)),
     OneOf(((), (ChromaPath(),)), shares=(1, 1)),
     Window((256, 256)),
 )
@@ -179,6 +198,25 @@ HISTORIES: dict[str, History] = {
         History("double", before=(Compress(), Crop(), Resize())),
         History("double-first", after=(Crop(), Resize(), Compress())),
         History("varied", before=_VARIATION, after=(Decode(),)),
+        History("varied-widely", before=_WIDE_VARIATION, after=(Decode(),)),
+        History(
+            "varied-processed",
+            before=_WIDE_VARIATION,
+            after=(
+                Decode(),
+                OneOf(
+                    (
+                        (Resize((0.7, 1.4)),),
+                        (Compress(("jpeg",), knob=(86, 98)),),
+                        (Resize((0.7, 1.4)), Compress(("jpeg",), knob=(86, 98))),
+                        (Blur((0.3, 0.9)),),
+                        (Noise((0.4, 3.0)),),
+                        (Gamma(),),
+                    ),
+                    shares=(5, 5, 1, 1, 1, 1),
+                ),
+            ),
+        ),
     )
 }
 """Every history that a build knows by name. *single* is the labelled encode and nothing else."""

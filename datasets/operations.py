@@ -18,6 +18,7 @@ from datasets.camera import Demosaic
 from datasets.chroma import ChromaPath
 from datasets.decoders import Decode
 from datasets.step import MIN_SIDE, HistoryError, Step, log_uniform, one_of, rounded
+from datasets.tone import Contrast, Gamma, Saturation
 from imagecompression import CODECS, MAX_PIXELS, Image, RatioTarget, encode_to_target
 from imagecompression.codec import CodecUnavailableError, Knob
 
@@ -26,6 +27,9 @@ LOSSY = tuple(name for name, codec in CODECS.items() if codec.knob is not None)
 
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 """Interpolations of `Resize` and `DisplayScale`, as Pillow makes them."""
+
+DENOISERS = ("median", "bilateral", "nlmeans")
+"""Methods of `Denoise`."""
 
 _USUAL_RATIO = (5.0, 40.0)
 # A file on the way need not meet its ratio: one encode is enough nearly always.
@@ -221,24 +225,39 @@ class Noise(Step):
 
 
 @dataclass(frozen=True)
-class Gamma(Step):
-    """Raise the samples, as fractions of 255, to a power: over 1 darkens, under 1 brightens.
+class Denoise(Step):
+    """Take noise away, as cameras and editors do, by OpenCV's filters.
 
     Attributes:
-        gamma: Lowest and highest exponent.
+        methods: Among `DENOISERS`: the median of 3×3 pixels, a bilateral filter, or non-local
+            means (Buades, Coll and Morel 2005).
+        strength: Lowest and highest; a difference of so many levels counts as noise. The median
+            has no such number.
     """
 
-    kind: ClassVar[str] = "gamma"
-    gamma: tuple[float, float] = (0.7, 1.4)
+    kind: ClassVar[str] = "denoise"
+    methods: tuple[str, ...] = DENOISERS
+    strength: tuple[float, float] = (2.0, 12.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_range("gamma", 0.1, 10)
+        self._check_names("methods", DENOISERS)
+        self._check_range("strength", 0.1, 100)
 
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
-        gamma = log_uniform(rng, self.gamma)
-        table = rounded(255.0 * (np.arange(256) / 255.0) ** gamma)
-        return table[image], {"step": self.kind, "gamma": gamma}
+        import cv2
+
+        method, strength = one_of(rng, self.methods), log_uniform(rng, self.strength)
+        if method == "median":
+            clean = cv2.medianBlur(image, 3)
+        elif method == "bilateral":
+            clean = cv2.bilateralFilter(image, 5, 2 * strength, 1.5)
+        elif image.ndim == 2:
+            clean = cv2.fastNlMeansDenoising(image, None, strength, 5, 11)
+        else:
+            clean = cv2.fastNlMeansDenoisingColored(image, None, strength, strength, 5, 11)
+        done = {"step": self.kind, "method": method, "strength": strength}
+        return np.ascontiguousarray(clean, np.uint8), done
 
 
 @dataclass(frozen=True)
@@ -389,7 +408,10 @@ STEPS: dict[str, type[Step]] = {
         Blur,
         Sharpen,
         Noise,
+        Denoise,
         Gamma,
+        Contrast,
+        Saturation,
         ChromaPath,
         Demosaic,
         Decode,
