@@ -534,7 +534,8 @@ def evaluate_command(
     """Judge a run on a split of a dataset; write JSON, CSV and pictures."""
     with user_errors(json_output):
         from train.backend import load_keras
-        from train.evaluator import evaluate_run, write_report
+        from train.evaluation_report import write_report
+        from train.evaluator import evaluate_run
         from train.protocols import protocol_names, run_protocols, run_settings, write_protocols
         from train.run import Run
         from train.source_kind import read_kinds

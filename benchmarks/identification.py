@@ -28,7 +28,8 @@ from datasets.patches import PatchSet, as_rgb, crop_positions, load_patches
 from datasets.plan import BuildConfig
 from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.image_io import read_image
-from train.evaluator import Report, evaluate, evaluate_run, write_report
+from train.evaluation_report import write_report
+from train.evaluator import Report, evaluate, evaluate_run
 from train.run import Run
 from train.trainer import TrainConfig, train
 from train.verdict import classify_image

@@ -29,7 +29,7 @@ from train.run import Run
 from train.settings import TrainConfig
 from train.trainer import train
 from train.unknown import leave_one_out_auroc, method_aurocs
-from train.validation import calibrate_run, validation_images
+from train.validation import calibrate_run
 from train.verdict import telling_patches
 
 PATCHES_PER_CLASS = 24
@@ -71,7 +71,7 @@ def without_codec(
     strange = [one for one in read_pictures(whole, "test") if one.label == codec]
     strange_answers = answers(run, sampled(strange, FILES, 0))
     score = calibrated.rejection.score
-    validation = [image.outputs for image in validation_images(run, dataset)]
+    validation = [image.outputs for image in calibrated.pictures]
     by_method = method_aurocs(calibrated.rejection.density, validation, strange_answers)
     rejected = [score(one) > calibrated.rejection.threshold for one in strange_answers]
     lost = [score(one) > calibrated.rejection.threshold for one in known]

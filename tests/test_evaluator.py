@@ -14,7 +14,8 @@ from fake_patches import LABELS, fake_dataset
 from sklearn import metrics
 
 from datasets.patches import load_patches
-from train.evaluator import EvaluationError, evaluate, evaluate_run, scores, write_report
+from train.evaluation_report import write_report
+from train.evaluator import EvaluationError, evaluate, evaluate_run, scores
 from train.run import Run
 
 

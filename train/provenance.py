@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -17,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from datasets.patches import PatchSet, patches_sha256
+from datasets.sources import csv_bytes
 from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
 from train.batches import PatchBatches
 from train.run import (
@@ -36,11 +35,7 @@ _PACKAGES = ("keras", "tensorflow", "numpy", "pyarrow", "scikit-learn", "imageco
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
     """Write the rows of a history as CSV, replacing the file at once."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(history[0]))
-    writer.writeheader()
-    writer.writerows(history)
-    write_bytes_atomic(path, text.getvalue().encode())
+    write_bytes_atomic(path, csv_bytes(history))
 
 
 def describe(

@@ -21,7 +21,8 @@ from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.errors import ImageCompressionError
 from imagecompression.image_io import write_image
 from train.classification import classify_files
-from train.evaluator import Report, evaluate_run, write_report
+from train.evaluation_report import write_report
+from train.evaluator import Report, evaluate_run
 from train.trainer import Progress as TrainProgress
 from train.trainer import TrainConfig, train
 from train.verdict import Verdict

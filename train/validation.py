@@ -46,6 +46,15 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class ValidationImage:
+    """An encoded validation picture and the answers on its patches that carry a trace."""
+
+    label: str
+    group: str
+    outputs: Outputs
+
+
+@dataclass(frozen=True)
 class CalibratedRun:
     """What `calibrate_run` found and wrote.
 
@@ -54,21 +63,14 @@ class CalibratedRun:
         rejection: As in ``unknown.npz``.
         patch: Quality of patch probabilities before and after.
         image: Quality of image probabilities before and after.
+        pictures: What all that was fitted on.
     """
 
     calibration: Calibration
     rejection: Rejection
     patch: Improvement
     image: Improvement
-
-
-@dataclass(frozen=True)
-class ValidationImage:
-    """An encoded validation picture and the answers on its patches that carry a trace."""
-
-    label: str
-    group: str
-    outputs: Outputs
+    pictures: tuple[ValidationImage, ...]
 
 
 def calibrate_run(
@@ -131,7 +133,7 @@ def calibrate_run(
         },
         run.path / RELIABILITY_FILE,
     )
-    return CalibratedRun(calibration, rejection, patch, image)
+    return CalibratedRun(calibration, rejection, patch, image, tuple(found))
 
 
 def validation_images(
