@@ -29,6 +29,10 @@ SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:1:1": (1, 
 SCALINGS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 """Filters that scale a plane, as Pillow makes them."""
 
+COSITED = "cosited"
+"""Each sample of chroma lies on a pixel, and those between are means of their neighbours, as Photo
+CD and JPEG XR have it."""
+
 
 @dataclass(frozen=True)
 class ChromaPath(Step):
@@ -40,7 +44,7 @@ class ChromaPath(Step):
         bit_depths: Bits of the samples on the way, 8 … 12.
         subsamplings: Among `SUBSAMPLINGS`.
         down: Filters by which chroma is made smaller, among `SCALINGS`.
-        up: Filters by which it is made larger again.
+        up: Filters by which it is made larger again, among `SCALINGS`, and `COSITED`.
     """
 
     kind: ClassVar[str] = "chroma"
@@ -58,7 +62,7 @@ class ChromaPath(Step):
         self._check_names("bit_depths", (8, 10, 12))
         self._check_names("subsamplings", tuple(SUBSAMPLINGS))
         self._check_names("down", SCALINGS)
-        self._check_names("up", SCALINGS)
+        self._check_names("up", (*SCALINGS, COSITED))
 
     def apply(self, image: Image, rng: np.random.Generator) -> tuple[Image, dict[str, Any]]:
         drawn = {
@@ -89,9 +93,12 @@ class ChromaPath(Step):
             source = (small[0] * rows, small[1] * columns)
             chroma = [scaled_plane(plane, small, drawn["down"], source, depth) for plane in chroma]
             covered = (height / rows, width / columns)
-            chroma = [
-                scaled_plane(plane, luma.shape, drawn["up"], covered, depth) for plane in chroma
-            ]
+            if drawn["up"] == COSITED:
+                chroma = [between(plane, (rows, columns))[:height, :width] for plane in chroma]
+            else:
+                chroma = [
+                    scaled_plane(plane, luma.shape, drawn["up"], covered, depth) for plane in chroma
+                ]
         planes = [luma, *chroma]
         changed = photoycc_to_rgb(planes) if photo else ycbcr_to_rgb(planes, depth, **meaning)
         return changed, done
@@ -150,3 +157,26 @@ def scaled_plane(
         picture.resize((shape[1], shape[0]), method, box=box)
     )
     return np.clip(np.rint(scaled), 0, (1 << bit_depth) - 1).astype(plane.dtype)
+
+
+def between(plane: Plane, factors: tuple[int, int]) -> Plane:
+    """`plane` with samples put between its own by linear interpolation, rounded half up.
+
+    >>> between(np.array([[0, 10]], np.uint8), (1, 2)).tolist()
+    [[0, 5, 10, 10]]
+
+    Args:
+        plane: Samples that lie on the first pixel of each `factors` rows and columns.
+        factors: Rows and columns for each sample.
+    """
+    for axis, factor in enumerate(factors):
+        last = np.take(plane, [-1], axis)
+        following = np.concatenate([np.delete(plane, 0, axis), last], axis).astype(np.int64)
+        parts = [
+            (plane.astype(np.int64) * (factor - k) + following * k + factor // 2) // factor
+            for k in range(factor)
+        ]
+        shape = list(plane.shape)
+        shape[axis] *= factor
+        plane = np.stack(parts, axis + 1).reshape(shape).astype(plane.dtype)
+    return plane

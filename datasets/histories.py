@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from datasets.camera import Demosaic
-from datasets.chroma import MATRICES, ChromaPath
+from datasets.chroma import COSITED, MATRICES, ChromaPath
 from datasets.decoders import Decode
 from datasets.operations import (
     LOSSY,
@@ -183,6 +183,20 @@ _WIDE_VARIATION = (
     Window((256, 256)),
 )
 
+_CHROMA_VARIATION = (
+    Window((448, 448)),
+    OneOf(((), (Denoise(("nlmeans", "bilateral")),)), shares=(2, 1)),
+    OneOf(
+        ((), (Resize((0.5, 0.95)),), (Window((256, 256)), Resize((1.05, 2.0)))), shares=(4, 1, 1)
+    ),
+    # Each matrix as likely, and interpolation that jpegxr's decoder does too.
+    ChromaPath(
+        subsamplings=("4:2:0", "4:2:0", "4:2:2", "4:1:1"), up=(COSITED, COSITED, "bilinear")
+    ),
+    OneOf(((), (Sharpen(),), (Gamma(),), (Contrast(),)), shares=(3, 1, 1, 1)),
+    Window((256, 256)),
+)
+
 HISTORIES: dict[str, History] = {
     history.name: history
     for history in (
@@ -199,6 +213,7 @@ HISTORIES: dict[str, History] = {
         History("double-first", after=(Crop(), Resize(), Compress())),
         History("varied", before=_VARIATION, after=(Decode(),)),
         History("varied-widely", before=_WIDE_VARIATION, after=(Decode(),)),
+        History("varied-chroma", before=_CHROMA_VARIATION, after=(Decode(),)),
         History(
             "varied-processed",
             before=_WIDE_VARIATION,

@@ -10,9 +10,11 @@ import pytest
 
 from datasets.camera import METHODS, PATTERNS, Demosaic
 from datasets.chroma import (
+    COSITED,
     SCALINGS,
     SUBSAMPLINGS,
     ChromaPath,
+    between,
     photoycc_to_rgb,
     rgb_to_photoycc,
     scaled_plane,
@@ -383,6 +385,24 @@ def test_chroma_path_keeps_luma_and_halves_chroma(subsampling: str) -> None:
         spread = blocks.max(axis=(1, 3)) - blocks.min(axis=(1, 3))
         assert np.median(spread) <= 1
         assert psnr(picture, image) < 45
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:2", "4:2:0", "4:1:1"])
+def test_cosited_chroma_lies_on_pixels(subsampling: str) -> None:
+    picture = photograph_like(61, 83, 3)
+    rows, columns = SUBSAMPLINGS[subsampling]
+    plane = picture[::rows, ::columns, 0]
+    larger = between(plane, (rows, columns))
+    assert larger.shape == (plane.shape[0] * rows, plane.shape[1] * columns)
+    assert np.array_equal(larger[::rows, ::columns], plane)
+    last = plane.shape[1] * columns - columns
+    grid = np.arange(larger.shape[1])
+    wanted = np.interp(np.minimum(grid, last), np.arange(0, last + 1, columns), plane[0])
+    assert np.abs(larger[0] - wanted).max() <= 0.5
+    path = ChromaPath(("bt601",), ("full",), (10,), (subsampling,), ("box",), (COSITED,))
+    image, done = path.apply(picture, generator())
+    assert image.shape == picture.shape and done["up"] == COSITED
+    assert 28 < psnr(picture, image) < 50
 
 
 def test_photo_cd_colours_lose_levels_and_little_else() -> None:

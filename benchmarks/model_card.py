@@ -1,0 +1,218 @@
+"""The figures of the default run, from what `benchmarks.protocols` measured, into its documents.
+
+Replaces what stands between the lines ``<!-- figures -->`` and ``<!-- end of figures -->`` of the
+run's card and of the project's README, and writes ``error_rates.json`` beside the model: how often
+the run is right, by class, size and strength, for reports on single pictures.
+
+    python -m benchmarks.model_card
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.protocols import LABELS
+from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
+from train.classification import DEFAULT_RUN
+
+START, END = "<!-- figures -->", "<!-- end of figures -->"
+LEVELS = {"patch-64": "64×64 patch", "patch-224": "224×224 patch", "image": "picture"}
+ENCODERS = {
+    "mozjpeg": "MozJPEG",
+    "kakadu": "Kakadu's JPEG 2000",
+    "jxrlib": "jxrlib's JPEG XR",
+    "x265": "x265's BPG",
+    "x265psy": "x265's BPG, psychovisual tuning",
+    "libwebp": "libwebp's WebP",
+    "original": "never compressed",
+}
+
+Row = dict[str, str]
+Tables = dict[str, list[Row]]
+
+
+def read(folder: Path) -> Tables:
+    """The tables ``protocols_NAME.csv`` by name."""
+    found = {}
+    for path in sorted(folder.glob("protocols_*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            found[path.stem.removeprefix("protocols_")] = list(csv.DictReader(file))
+    return found
+
+
+def rows(tables: Tables, table: str, **wanted: str) -> list[Row]:
+    """The rows of a table whose columns have these values."""
+    return [
+        row
+        for row in tables.get(table, [])
+        if all(row.get(name) == value for name, value in wanted.items())
+    ]
+
+
+def percent(row: Row | None, column: str = "accuracy") -> str:
+    return "–" if row is None or not row[column] else f"{float(row[column]):.1%}".replace("%", " %")
+
+
+def interval(row: Row | None) -> str:
+    if row is None or not row["low"]:
+        return percent(row)
+    return f"{percent(row)} ({float(row['low']):.1%}–{float(row['high']):.1%})".replace("%)", " %)")
+
+
+def one(tables: Tables, table: str, **wanted: str) -> Row | None:
+    found = rows(tables, table, **wanted)
+    return found[0] if found else None
+
+
+def by_level(show: Callable[[str], str]) -> str:
+    return " | ".join(show(level) for level in LEVELS)
+
+
+def class_table(tables: Tables, name: str, labels: tuple[str, ...]) -> list[str]:
+    """Recall of each class at each level, then all together, with intervals, and by family."""
+
+    def cells(label: str, measure: str = "class", text: Callable[..., str] = percent) -> str:
+        wanted = {"set": name, "measure": measure, "label": label}
+        return by_level(lambda level: text(one(tables, "bands", level=level, **wanted)))
+
+    lines = ["| class | " + " | ".join(LEVELS.values()) + " |", "|---|---:|---:|---:|"]
+    lines += [f"| `{label}` | {cells(label)} |" for label in labels]
+    lines.append(f"| **all** | {cells('all', text=interval)} |")
+    if len(labels) > len(LABELS):
+        lines.append(f"| all, by family | {cells('all families', 'family')} |")
+    return lines
+
+
+def band_table(tables: Tables, name: str) -> list[str]:
+    """Accuracy of the compressed classes by ratio and SSIM."""
+    lines = [
+        "| compressed pictures | " + " | ".join(LEVELS.values()) + " |",
+        "|---|---:|---:|---:|",
+    ]
+    for measure, noun in (("ratio", "ratio"), ("ssim", "SSIM")):
+        found = rows(tables, "bands", set=name, measure=measure, label="compressed")
+        ends = sorted({(float(row["from"]), row["from"], row["to"]) for row in found})
+        for _, low, high in ends:
+            wanted = {"set": name, "measure": measure, "label": "compressed", "from": low}
+
+            def cell(level: str, wanted: Row = wanted) -> str:
+                return percent(one(tables, "bands", level=level, **wanted))
+
+            top = f"–{float(high):g}" if high else " and over"
+            lines.append(f"| {noun} {float(low):g}{top} | {by_level(cell)} |")
+    return lines
+
+
+def foreign_table(tables: Tables) -> list[str]:
+    """Whole pictures that other people's encoders made."""
+    lines = ["| files | rightly named |", "|---|---:|"]
+    for encoder, noun in ENCODERS.items():
+        found = rows(tables, "foreign", level="image", encoder=encoder)
+        if found:
+            count = sum(int(row["n"]) for row in found)
+            right = sum(round(float(row["accuracy"]) * int(row["n"])) for row in found)
+            lines.append(f"| {noun} | {right} of {count} |")
+    return lines
+
+
+def alarm_table(tables: Tables) -> list[str]:
+    """Uncompressed pictures that were called compressed."""
+    lines = ["| uncompressed pictures | called compressed |", "|---|---:|"]
+    for row in rows(tables, "source-kind", level="image", label="uncompressed"):
+        if row["set"].endswith("-all"):
+            count = int(row["n"])
+            wrong = round(float(row["called_compressed"]) * count)
+            origin = row["set"].removesuffix("-all")
+            lines.append(f"| {origin}, {row['kind']} | {wrong} of {count} |")
+    return lines
+
+
+def robustness_table(tables: Tables, name: str) -> list[str]:
+    """Whole pictures after something was done to them."""
+    lines = ["| afterwards | strength | picture |", "|---|---:|---:|"]
+    lines += [
+        f"| {row['operation']} | {row['strength']} | {percent(row)} |"
+        for row in rows(tables, "robustness", set=name, level="image", label="all")
+    ]
+    return lines if len(lines) > 2 else []
+
+
+def reliability_line(tables: Tables, name: str) -> list[str]:
+    found = {
+        level: one(tables, "reliability", set=name, level=level, probabilities="calibrated")
+        for level in ("patch-64", "image")
+    }
+    if None in found.values():
+        return []
+    patch, image = (float(row["ece"]) for row in found.values() if row is not None)
+    return [f"Expected calibration error: {patch:.3f} by patch of 64×64, {image:.3f} by picture."]
+
+
+def figures(tables: Tables, run_labels: tuple[str, ...], *, whole: bool) -> str:
+    """Markdown of the figures; a shorter one for the README."""
+    parts = [
+        ["Choosing among the seven classes of the project's question, on Kodak:"],
+        class_table(tables, "kodak-seven", LABELS),
+        band_table(tables, "kodak-seven"),
+        ["Choosing among all eleven classes, where BPG and HEIC are near twins:"],
+        class_table(tables, "kodak-all", run_labels),
+        alarm_table(tables),
+        ["Files by other people's encoders, whole pictures, among all classes:"],
+        foreign_table(tables),
+    ]
+    if whole:
+        parts += [
+            band_table(tables, "kodak-all"),
+            robustness_table(tables, "kodak-seven"),
+            reliability_line(tables, "kodak-all"),
+        ]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def error_rates(tables: Tables) -> list[dict[str, object]]:
+    """Rows of level, class, band, right answers and count, of all classes on Kodak."""
+    return [
+        {
+            "level": row["level"],
+            "label": row["label"],
+            "measure": row["measure"],
+            "from": float(row["from"]) if row["from"] else None,
+            "to": float(row["to"]) if row["to"] else None,
+            "accuracy": round(float(row["accuracy"]), 4),
+            "n": int(row["n"]),
+        }
+        for row in rows(tables, "bands", set="kodak-all")
+        if row["measure"] in ("class", "ratio", "ssim")
+    ]
+
+
+def replace(path: Path, text: str) -> None:
+    """Put `text` between the marks of a document."""
+    before = path.read_text(encoding="utf-8")
+    pattern = re.compile(f"(?<={re.escape(START)}\n).*?(?={re.escape(END)})", re.DOTALL)
+    if not pattern.search(before):
+        raise SystemExit(f"{path}: the lines {START} and {END} are missing")
+    write_bytes_atomic(path, pattern.sub(lambda _: f"\n{text}\n\n", before, count=1).encode())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    arguments = parser.parse_args()
+    from train.run import Run
+
+    tables = read(arguments.results)
+    labels = tuple(Run.load(DEFAULT_RUN).labels)
+    replace(DEFAULT_RUN / "README.md", figures(tables, labels, whole=True))
+    replace(Path("README.md"), figures(tables, labels, whole=False))
+    write_json_atomic(DEFAULT_RUN / "error_rates.json", {"rows": error_rates(tables)})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
