@@ -313,6 +313,12 @@ def train_command(
     checkpoint_minutes: Annotated[
         float | None, typer.Option(help="Time between checkpoints within an epoch.")
     ] = None,
+    grayscale: Annotated[
+        float | None, typer.Option(help="Share of the patches shown without colour.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Run folder whose weights to begin with.")
+    ] = None,
     strategy: Annotated[
         str | None, typer.Option(help="none, mirrored or multi-worker; see docs/how-to/train.md.")
     ] = None,
@@ -324,6 +330,7 @@ def train_command(
         from train.backend import load_keras
 
         load_keras()
+        from train.run import Run
         from train.trainer import train
 
         settings = _train_config(
@@ -342,12 +349,14 @@ def train_command(
             schedule=schedule,
             label_smoothing=label_smoothing,
             average=average,
+            grayscale=grayscale,
             checkpoint_minutes=checkpoint_minutes,
             strategy=strategy,
             seed=seed,
         )
         with training_progress() as progress:
-            trained = train(datasets, out, settings, progress)
+            first = None if start is None else Run.load(start)
+            trained = train(datasets, out, settings, progress, start=first)
         if json_output:
             print_json(
                 {

@@ -134,6 +134,28 @@ def test_crops_are_pixels_of_their_patch_at_all_phases() -> None:
             _batches(patch_sizes=sizes)
 
 
+def test_a_share_of_the_patches_is_shown_without_colour() -> None:
+    batches = _batches(training=True, seed=1, grayscale=0.4)
+    shares = []
+    for batches.epoch in range(6):
+        gray = [
+            np.ptp(p.astype(int), axis=2).max() == 0 for b in batches.from_batch() for p in b[0]
+        ]
+        shares.append(np.mean(gray))
+    assert 0.25 < np.mean(shares) < 0.55 and len(set(shares)) > 1
+    # The same patches in the same places, of which some have lost their colour.
+    coloured = _batches(training=True, seed=1)
+    for one, other in zip(
+        _batches(training=True, seed=1, grayscale=1.0).from_batch(),
+        coloured.from_batch(),
+        strict=True,
+    ):
+        luma = other[0] @ np.array([0.299, 0.587, 0.114])
+        np.testing.assert_allclose(one[0][..., 1], luma, atol=0.51)
+    still = _batches(grayscale=1.0)[0][0]
+    assert np.ptp(still, axis=3).max() > 0, "validation patches keep their colour"
+
+
 def test_classes_and_bands_weigh_the_same() -> None:
     rng = np.random.default_rng(0)
     classes = rng.choice(4, 300, p=[0.6, 0.2, 0.0, 0.2]).astype(np.int32)
@@ -311,6 +333,25 @@ def test_several_datasets(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="is in the split train of one dataset and in val"):
         train([dataset, twin], tmp_path / "leak", QUICK)
     assert not (tmp_path / "leak").exists()
+
+
+def test_training_goes_on_from_another_run(whole: Run, dataset: Path, tmp_path: Path) -> None:
+    """With a rate at which no weight changes, the first epoch ends where the other run ended."""
+    still = dataclasses.replace(SMALL, epochs=1, learning_rate=1e-30, average=0.0, dropout=None)
+    other = fake_dataset(tmp_path / "other", size=40, seed=7)
+    run = train([dataset, other], tmp_path / "run", still, start=whole)
+    for mine, first in zip(run.model.trainable_weights, whole.model.trainable_weights, strict=True):
+        np.testing.assert_array_equal(mine, first)
+    assert run.config["dataset"]["start_model_sha256"] == whole.model_sha256
+    alone = train(other, tmp_path / "alone", still, start=whole)
+    assert set(whole.sources["train"]) < set(alone.sources["train"])  # stays learned
+    with pytest.raises(TrainError, match="other settings"):
+        train(other, tmp_path / "alone", still)
+    twin = fake_dataset(tmp_path / "twin", splits=("val", "train"), size=40)
+    with pytest.raises(TrainError, match="pictures that would validate"):
+        train(twin, tmp_path / "leak", still, start=whole)
+    with pytest.raises(TrainError, match="same network and classes"):
+        train(dataset, tmp_path / "narrow", dataclasses.replace(still, width=3), start=whole)
 
 
 def test_the_rate_is_halved_on_a_plateau(dataset: Path, tmp_path: Path) -> None:

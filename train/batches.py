@@ -22,11 +22,11 @@ class PatchBatches:
     All patches of a batch have one size: they are stored in that size, or cropped to it at random
     positions. Batches of different sizes come in random order.
 
-    With `training=True` each patch is turned by a multiple of 90° and mirrored at random: no patch
-    is resized or shifted by part of a pixel, which would destroy the traces. Order, sizes, crops
-    and turns follow from `(seed, epoch)` alone, so that a resumed training sees what an
-    uninterrupted one would have seen. Set `epoch` at the start of each epoch. Without `training`,
-    every epoch is the same and nothing is turned.
+    With `training=True` each patch is turned by a multiple of 90° and mirrored at random, and a
+    share of them is shown without colour: no patch is resized or shifted by part of a pixel, which
+    would destroy the traces. Order, sizes, crops and turns follow from `(seed, epoch)` alone, so
+    that a resumed training sees what an uninterrupted one would have seen. Set `epoch` at the start
+    of each epoch. Without `training`, every epoch is the same and nothing is changed.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class PatchBatches:
         seed: int = 0,
         patch_sizes: tuple[int, ...] | None = None,
         balance: Balance = "class",
+        grayscale: float = 0.0,
     ) -> None:
         """Batches of some of the examples.
 
@@ -51,6 +52,7 @@ class PatchBatches:
             seed: Used for training only.
             patch_sizes: Each batch is cropped to one of them that fits; None to crop nothing.
             balance: What weighs the same; see `TrainConfig`.
+            grayscale: Share of the patches shown without colour; used for training only.
 
         Raises:
             TrainError: A patch is smaller than all of `patch_sizes`, or a size larger than all.
@@ -59,6 +61,7 @@ class PatchBatches:
         self._rows = rows
         self._training = training
         self._seed = seed
+        self._grayscale = grayscale if training else 0.0
         self._weights = balanced_weights(examples.classes[rows], examples.bands[rows], balance)
         stored = np.array([pixels.shape[1] for pixels in examples.pixels])[examples.part[rows]]
         self._members = {int(side): np.flatnonzero(stored == side) for side in np.unique(stored)}
@@ -96,6 +99,7 @@ class PatchBatches:
             sizes = rng.choice(self._sizes[side], len(parts))
             batches += [(int(size), part) for size, part in zip(sizes, parts, strict=True)]
         self._batches = [batches[place] for place in rng.permutation(len(batches))]
+        self._gray = rng.random(count) < self._grayscale
 
     @property
     def largest_size(self) -> int:
@@ -121,7 +125,8 @@ class PatchBatches:
             room = pixels.shape[1] - size + 1
             top, left = (int(share * room) for share in self._offsets[member])
             patch = pixels[self._examples.row[row], top : top + size, left : left + size]
-            batch[place] = turned(patch, int(self._turns[member]))
+            patch = turned(patch, int(self._turns[member]))
+            batch[place] = without_colour(patch) if self._gray[member] else patch
         return batch, self._examples.classes[self._rows[here]], self._weights[here]
 
     def from_batch(self, start: int = 0) -> Iterator[Batch]:
@@ -168,3 +173,13 @@ def turned(patch: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:
     """
     patch = np.rot90(patch, turn % 4)
     return patch[:, ::-1] if turn >= 4 else patch
+
+
+def without_colour(patch: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A patch `(P, P, 3)` with the luma (BT.601) in all three channels.
+
+    >>> without_colour(np.array([[[255, 0, 0], [9, 9, 9]]], np.uint8)).tolist()
+    [[[76, 76, 76], [9, 9, 9]]]
+    """
+    luma = np.rint(patch @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
+    return np.repeat(luma[..., np.newaxis], 3, axis=-1)

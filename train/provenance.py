@@ -24,6 +24,7 @@ from train.run import (
     LABELS_FILE,
     MANIFEST_HEAD_FILE,
     SOURCES_FILE,
+    Run,
     RunError,
 )
 from train.settings import TrainConfig, TrainError
@@ -44,6 +45,7 @@ def describe(
     config: TrainConfig,
     batches: PatchBatches,
     splits: Mapping[str, str] | None = None,
+    start: Run | None = None,
 ) -> dict[str, Any]:
     """Contents of ``config.json``: the settings, and what identifies the patches.
 
@@ -58,6 +60,8 @@ def describe(
     if splits is not None:
         text = json.dumps(sorted(splits.items()))
         found["splits_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    if start is not None:
+        found["start_model_sha256"] = start.model_sha256
     description = {"train": dataclasses.asdict(config), "dataset": found}
     as_stored: dict[str, Any] = json.loads(json.dumps(description))  # tuples become lists
     return as_stored
@@ -84,11 +88,17 @@ def claim(out: Path, description: dict[str, Any]) -> None:
 
 
 def write_facts(
-    folders: Sequence[Path], parts: Sequence[PatchSet], labels: list[str], out: Path
+    folders: Sequence[Path],
+    parts: Sequence[PatchSet],
+    labels: list[str],
+    out: Path,
+    start: Run | None = None,
 ) -> None:
     """Labels, sources, environment and the manifest's head: what the run must tell about itself."""
     write_json_atomic(out / LABELS_FILE, labels)
     sources: dict[str, set[str]] = {"train": set(), "val": set()}
+    if start is not None:  # what it has learned from stays learned
+        sources["train"].update(start.sources.get("train", []))
     for one in parts:
         for row in one.table.select(["split", "source_sha256"]).to_pylist():
             sources.get(row["split"], set()).add(row["source_sha256"])

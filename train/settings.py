@@ -47,6 +47,8 @@ class TrainConfig:
         balance: "class": each class weighs the same in the loss. "class-band": within a class,
             each band of compression ratios (`train.evaluator.RATIO_EDGES`) does too. "none": each
             patch does.
+        grayscale: Share of the training patches that are shown without colour, drawn anew in every
+            epoch, so that chroma alone does not decide; 0 to 1.
         schedule: "cosine": half a cosine from the peak to zero. "plateau": the rate is halved
             after two epochs without a better validation loss.
         label_smoothing: Share of the truth that is spread over all classes, 0 to below 1. The
@@ -70,6 +72,7 @@ class TrainConfig:
     minutes: float | None = None
     patch_sizes: tuple[int, ...] | None = None
     balance: Balance = "class"
+    grayscale: float = 0.0
     schedule: ScheduleName = "cosine"
     label_smoothing: float = 0.0
     average: float = 0.0
@@ -93,6 +96,8 @@ class TrainConfig:
         for name in ("label_smoothing", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainError(f"{name} must be in [0, 1). Received: {getattr(self, name)}")
+        if not 0 <= self.grayscale <= 1:
+            raise TrainError(f"grayscale must be in [0, 1]. Received: {self.grayscale}")
         if self.patch_sizes is not None:
             object.__setattr__(self, "patch_sizes", tuple(self.patch_sizes))  # JSON has lists
             if not self.patch_sizes or min(self.patch_sizes) < MIN_PATCH:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from datasets.patches import load_patches
+from datasets.patches import PatchSet, load_patches
 from train.averaging import Weights, averaged, momentum_at
 from train.batches import PatchBatches
 from train.checkpoint import Checkpoint, State
@@ -46,6 +46,7 @@ def train(
     progress: Progress | None = None,
     *,
     splits: Mapping[str, str] | None = None,
+    start: Run | None = None,
 ) -> Run:
     """Train on the patches of dataset folders and leave a run directory in `out`.
 
@@ -67,10 +68,12 @@ def train(
             call resumes it.
         splits: The split of every group, in place of the datasets' own; only groups in "train"
             and "val" are used.
+        start: A run whose weights to begin with instead of new ones.
 
     Raises:
         TrainError: No training patches, a single class, datasets whose splits differ, settings
-            that do not fit the patches, or `out` holds another training.
+            that do not fit the patches, `out` holds another training, or `start` has another
+            network or was trained on what would validate.
     """
     folders = [datasets] if isinstance(datasets, Path) else list(datasets)
     distribution = Distribution(config.strategy)
@@ -78,6 +81,8 @@ def train(
     if splits is not None:
         parts = [resplit(one, splits) for one in parts]
     examples = gather(parts)
+    if start is not None:
+        _check_start(start, config, examples.labels, parts)
     training, validation = split_batches(examples, config)
     if training.smallest_batch < distribution.replicas:
         raise TrainError(
@@ -85,15 +90,15 @@ def train(
             f"{distribution.replicas} devices; choose a larger batch_size."
         )
     if distribution.is_chief:
-        claim(out, describe(folders, parts, config, training, splits))
+        claim(out, describe(folders, parts, config, training, splits, start))
     distribution.wait()
     if (out / MODEL_FILE).is_file():
         return Run.load(out)
     if distribution.is_chief:
-        write_facts(folders, parts, examples.labels, out)
+        write_facts(folders, parts, examples.labels, out, start)
         (out / CHECKPOINT_FOLDER).mkdir(exist_ok=True)
     try:
-        work = _Training(out, config, examples.labels, training, validation, distribution)
+        work = _Training(out, config, examples.labels, training, validation, distribution, start)
         work.run(progress)
         if distribution.is_chief:
             _finish(out, examples.labels, validation)
@@ -135,11 +140,33 @@ def split_batches(
         seed=config.seed,
         patch_sizes=sizes,
         balance=balance,
+        grayscale=config.grayscale,
     )
     rows = examples.rows("val")
     if len(rows) == 0:
         return training, None
     return training, PatchBatches(examples, rows, 2 * size, patch_sizes=sizes, balance=balance)
+
+
+def _check_start(
+    start: Run, config: TrainConfig, labels: list[str], parts: Sequence[PatchSet]
+) -> None:
+    """Raise `TrainError` where a run's weights cannot be begun with."""
+    model = new_model(config, len(labels))
+    shapes = [[one.shape for one in each.get_weights()] for each in (start.model, model)]
+    if start.labels != labels or shapes[0] != shapes[1]:
+        raise TrainError(
+            f"{start.path}: begin with a run of the same network and classes. Received: "
+            f"{start.config.get('train', {}).get('model')} for {', '.join(start.labels)}"
+        )
+    known = set(start.sources.get("train", []))
+    for one in parts:
+        rows = one.table.select(["split", "source_sha256"]).to_pylist()
+        if any(row["split"] == "val" and row["source_sha256"] in known for row in rows):
+            raise TrainError(
+                f"{start.path}: was trained on pictures that would validate here. Build the "
+                "datasets with the seed of its own, so that the splits agree."
+            )
 
 
 def new_model(config: TrainConfig, classes: int) -> keras.Model:
@@ -164,8 +191,9 @@ class _Training:
         training: PatchBatches,
         validation: PatchBatches | None,
         distribution: Distribution,
+        start: Run | None = None,
     ) -> None:
-        """Begin anew, or where the run directory's checkpoint is."""
+        """Begin anew, with the weights of `start`, or where the run directory's checkpoint is."""
         self._out = out
         self._config = config
         self._training = training
@@ -173,6 +201,8 @@ class _Training:
         self._distribution = distribution
         with distribution.strategy.scope():
             self._model = new_model(config, len(labels))
+            if start is not None:
+                self._model.set_weights(start.model.get_weights())
             self._optimizer = keras.optimizers.AdamW(
                 config.learning_rate, weight_decay=config.weight_decay
             )
