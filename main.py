@@ -33,6 +33,9 @@ app = typer.Typer(
 LINE_SECONDS = 10.0
 """Least time between two lines of progress where standard error is no terminal."""
 
+SHOWN_CHARACTERS = 400
+"""Of a finding's value, in text for people."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Fixes everything random.")]
 OptionalSeed = Annotated[
@@ -624,6 +627,38 @@ def classify_command(
             raise typer.Exit(1 if results else 2)
 
 
+@app.command("inspect")
+def inspect_command(
+    files: Annotated[list[Path], typer.Argument(help="Picture files of any format.")],
+    json_output: Json = False,
+) -> None:
+    """Tell what the containers of files show of their compression; no pixel is decoded."""
+    with user_errors(json_output):
+        from imagecompression.evidence.container import container_evidence
+        from imagecompression.image_io import ImageReadError, read_bytes
+
+        results: list[tuple[str, Any]] = []
+        errors: list[tuple[str, str]] = []
+        for file in files:
+            try:
+                results.append((str(file), container_evidence(read_bytes(file))))
+            except ImageReadError as error:
+                errors.append((str(file), str(error)))
+        if json_output:
+            print_json(
+                {
+                    "results": [{"file": file, **found.to_json()} for file, found in results],
+                    "errors": [{"file": file, "error": error} for file, error in errors],
+                }
+            )
+        else:
+            print_evidence(results)
+        for name, problem in errors:
+            complain(name, problem)
+        if errors:
+            raise typer.Exit(1 if results else 2)
+
+
 @app.command("calibrate")
 def calibrate_command(
     run: Annotated[Path, typer.Argument(help="Run folder made by train.")],
@@ -1109,6 +1144,22 @@ def print_verdicts(results: Sequence[tuple[str, Any]]) -> None:
         if v.reason:
             nearest = f"; nearest: {v.label}" if v.label else ""
             print(f"{file}: {v.answer}: {v.reason}{nearest}")
+
+
+def print_evidence(results: Sequence[tuple[str, Any]]) -> None:
+    """A paragraph for each file: format, codec, and a line for each finding with its status."""
+    marks = {"OBSERVED": "+", "DERIVED": "=", "INFERRED": "~", "NOT_AVAILABLE": "-"}
+    for file, evidence in results:
+        print(f"{file}: {evidence.format}, codec shown: {evidence.codec or 'none'}")
+        for finding in evidence.findings:
+            value = json.dumps(finding.value, ensure_ascii=False)
+            if len(value) > SHOWN_CHARACTERS:
+                value = f"{value[:SHOWN_CHARACTERS]}… (all of it by --json)"
+            shown = "not available" if finding.value is None else value
+            note = f"  ({finding.note})" if finding.note else ""
+            print(f"  {marks[finding.status]} {finding.name}  {shown}{note}")
+    if results:
+        print("+ read from the bytes   = computed from them   ~ a best fit   - not available")
 
 
 def print_calibration(run: Path, calibrated: Any) -> None:

@@ -112,7 +112,7 @@ def load_image(path: str | os.PathLike[str], *, page: int = 0) -> LoadedImage:
             kind, or without such a page.
         CodecUnavailableError: The codec of the file cannot be used on this machine.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     try:
         return _load(data, page)
     except CodecUnavailableError as error:
@@ -161,7 +161,7 @@ def load_extras(path: str | os.PathLike[str]) -> Extras:
         ImageReadError: The file cannot be read.
         CodecUnavailableError: The codec of the file cannot be used on this machine.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     try:
         if matches_tiff(data):
             with open_checked(data, "TIFF") as picture:
@@ -238,8 +238,12 @@ def _codecs() -> dict[str, type[Codec]]:
     return CODECS
 
 
-def _read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file of 1 … `MAX_FILE_BYTES` bytes, or `ImageReadError`."""
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file of 1 … `MAX_FILE_BYTES` bytes.
+
+    Raises:
+        ImageReadError: Missing, unreadable, empty, too large, a folder or a special file.
+    """
     name = repr(os.fspath(path))
     try:
         status = Path(path).stat()

@@ -95,7 +95,7 @@ class JpegXl(Codec):
         does, the file's own rotation and mirroring are applied.
         """
         imagecodecs = _imagecodecs()
-        header = _Header(data)
+        header = Header(data)
         check_size(header.width, header.height)
         if header.extra_channels > MAX_EXTRA_CHANNELS:
             raise CodecError(
@@ -152,7 +152,7 @@ def _imagecodecs():  # type: ignore[no-untyped-def]
     return imagecodecs
 
 
-class _Header:
+class Header:
     """Size, sample depth and channel count at the start of a codestream.
 
     Annex D of ISO/IEC 18181-1: SizeHeader, then ImageMetadata up to `num_extra_channels`, in bits
@@ -163,6 +163,7 @@ class _Header:
         bits: Bits a sample.
         is_float: Floating-point samples.
         extra_channels: Number of channels beside colour.
+        xyb_encoded: Whether the colours are XYB, which is lossy; None behind extra channels.
 
     Raises:
         CodecError: The data are not JPEG XL, or end within the header.
@@ -176,6 +177,7 @@ class _Header:
         self._left = 8 * len(start[2:])
         self.width, self.height = self._size()
         self.bits, self.is_float, self.extra_channels = 8, False, 0
+        self.xyb_encoded: bool | None = True
         if self._bits(1):  # all the metadata have their defaults
             return
         if self._bits(1):
@@ -194,6 +196,7 @@ class _Header:
             self.bits = self._choice((8, 0), (10, 0), (12, 0), (1, 6))
         self._bits(1)  # whether 16-bit buffers suffice
         self.extra_channels = self._choice((0, 0), (1, 0), (2, 4), (1, 12))
+        self.xyb_encoded = None if self.extra_channels else bool(self._bits(1))
 
     def _bits(self, count: int) -> int:
         if count > self._left:

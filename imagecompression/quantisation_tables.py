@@ -398,9 +398,36 @@ SCHOOLS = (*_SCALED, "photoshop", *_CAMERAS)
 """Names that `quantisation_tables` knows."""
 
 
+def photoshop_step(quality: int) -> int | None:
+    """The step whose tables school "photoshop" has at `quality`; None where it interpolates."""
+    place, past = divmod(quality - _PHOTOSHOP_LOWEST, _PHOTOSHOP_SPACING)
+    return _PHOTOSHOP_ORDER[place] if past == 0 and place >= 0 else None
+
+
+def camera_quality(school: str) -> int | None:
+    """The quality at which a camera's school has the camera's own tables; None for others."""
+    return _CAMERAS[school][0] if school in _CAMERAS else None
+
+
 def photoshop_quality(step: int) -> int:
     """The quality at which school "photoshop" has Photoshop's tables of `step` (0 … 12)."""
     return _PHOTOSHOP_LOWEST + _PHOTOSHOP_SPACING * _PHOTOSHOP_ORDER.index(step)
+
+
+def unclipped_tables(school: str, quality: int) -> _Pair:
+    """The tables of `quantisation_tables` before they are clipped, `(8, 8)` `int64`, 0 upwards.
+
+    Files with 16-bit tables hold them clipped to 1 … 32767, as libjpeg does it.
+
+    Raises:
+        KeyError: An unknown school.
+    """
+    if school == "photoshop":
+        return _photoshop(quality)
+    if school in _CAMERAS:
+        own_quality, base = _CAMERAS[school]
+        return _scaled(base, _percent(quality), _percent(own_quality))
+    return _scaled(_SCALED[school], _percent(quality), 100)
 
 
 def quantisation_tables(school: str, quality: int) -> tuple[QuantisationTable, QuantisationTable]:
@@ -421,14 +448,9 @@ def quantisation_tables(school: str, quality: int) -> tuple[QuantisationTable, Q
     Raises:
         KeyError: An unknown school.
     """
-    if school == "photoshop":
-        pair = _photoshop(quality)
-    elif school in _CAMERAS:
-        own_quality, base = _CAMERAS[school]
-        pair = _scaled(base, _percent(quality), _percent(own_quality))
-    else:
-        pair = _scaled(_SCALED[school], _percent(quality), 100)
-    luminance, chrominance = (np.clip(table, 1, 255).astype(np.uint8) for table in pair)
+    luminance, chrominance = (
+        np.clip(table, 1, 255).astype(np.uint8) for table in unclipped_tables(school, quality)
+    )
     return luminance, chrominance
 
 

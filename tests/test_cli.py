@@ -26,8 +26,8 @@ from train.run import Run
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "vet-sources", "build-dataset", "audit", "verify", "export", "train", "evaluate", "classify",
-    "calibrate", "export-model", "tune", "cross-validate", "benchmark-models", "compress",
-    "decompress", "compare", "codecs", "quickstart",
+    "inspect", "calibrate", "export-model", "tune", "cross-validate", "benchmark-models",
+    "compress", "decompress", "compare", "codecs", "quickstart",
 )  # fmt: skip
 
 

@@ -200,7 +200,7 @@ def test_files_of_other_encoders(gray: np.ndarray) -> None:
 def test_header_holds_the_size(size: tuple[int, int]) -> None:
     width, height = size
     data = JpegXl(effort=1).encode(np.zeros((height, width), np.uint8))
-    header = jpegxl._Header(data)
+    header = jpegxl.Header(data)
     assert (header.width, header.height, header.bits) == (width, height, 8)
 
 
@@ -211,7 +211,7 @@ def test_header_of_an_animation_with_preview_and_many_channels() -> None:
     rest = ((0, 1), (2, 2), (1, 1), (3, 2), (299, 12))  # 12 bits, 300 channels
     header = BitWriter().put(*size, (0, 1), (1, 1), (0, 3), (1, 1), *size, (1, 1), *preview)
     data = header.put((1, 1), *animation, *rest).codestream()
-    read = jpegxl._Header(data)
+    read = jpegxl.Header(data)
     assert (read.width, read.height) == (160, 80)
     assert (read.bits, read.is_float, read.extra_channels) == (12, False, 300)
     with pytest.raises(CodecError, match="Received: 300"):
