@@ -15,8 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.environment import write_environment, write_table
 from benchmarks.generated_picture import generated_picture
 from imagecompression.lossless import Lossless
@@ -63,7 +61,7 @@ def main() -> int:
     write_table(arguments.out, rows)
     write_environment(arguments.out)
     for row in rows:
-        print(f"{row['what']}: {np.format_float_positional(row['value'])}")
+        print(f"{row['what']}: {row['value']}")
     return 0
 
 
