@@ -246,8 +246,7 @@ def test_reliability_tells_honest_probabilities_from_boasts(dataset: Path) -> No
     assert [row["probabilities"] for row in plain.rows] == ["network", "network"]
     sharper = Calibration(
         temperature=0.05, scale=20.0, correlation=1.0, most_patches=64, labels=LABELS,
-        biases=(0.0,) * len(LABELS), bounds=dict.fromkeys(LABELS, (-2.0, 2.0)),
-        fitted_on=FittedOn("val", "0", "0", 1, 1, 1, {}),
+        bounds=dict.fromkeys(LABELS, (-2.0, 2.0)), fitted_on=FittedOn("val", "0", "0", 1, 1, 1, {}),
     )  # fmt: skip
     settings = dataclasses.replace(SETTINGS, calibration=sharper)
     rows = held_out_reliability(modest, dataset, settings).rows

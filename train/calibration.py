@@ -1,10 +1,8 @@
 """Calibration: probabilities that mean what they say, and likelihood ratios with a bound.
 
-Bias-corrected temperature scaling (Guo et al., ICML 2017; Alexandari, Kundaje and Shrikumar, ICML
-2020) of the patch probabilities, and of the mean log-probability of an image's patches with a
-sharpness that grows with their number. One bias a class and three numbers more, fitted on
-validation pictures only. The biases change answers, not their sureness alone: on other cameras than
-those trained on, a network leans towards some classes, and validation pictures show by how much.
+Temperature scaling (Guo et al., ICML 2017) of the patch probabilities, and of the mean
+log-probability of an image's patches with a sharpness that grows with their number. Three numbers
+in all, fitted on validation pictures only.
 """
 
 from __future__ import annotations
@@ -31,10 +29,6 @@ CALIBRATION_FILE = "calibration.json"
 
 LIMITS = (0.05, 20.0)
 """Least and greatest sharpening by calibration."""
-
-BIAS_SPREAD = 2.0
-"""Standard deviation of the normal prior on each class's bias; the prior weighs as much as one
-source picture."""
 
 SUBSETS = 4
 """Random subsets of each size that an image gives to the fit."""
@@ -71,9 +65,6 @@ class FittedOn:
 class Calibration:
     """How to read a network's probabilities.
 
-    First each patch's are corrected: the classes' biases are added to the log-probabilities
-    (`corrected`; `Run.outputs` does it). All other methods take corrected probabilities.
-
     The posterior of an image under equal prior probabilities of the classes is proportional to
     `exp(s(n) · mean log-probability)` over its n patches, `s(n) = scale · n / (1 + (n - 1) ·
     correlation)`: n witnesses of whom each repeats a part of what the others say weigh as fewer
@@ -86,7 +77,6 @@ class Calibration:
         correlation: 0 if patches are independent witnesses, 1 if further ones tell nothing new.
         most_patches: The most patches of an image in the fit.
         labels: The C classes in the order of the probabilities.
-        biases: What is added to each class's log-probability; their sum is 0.
         bounds: Least and greatest log10 likelihood ratio for each class.
         fitted_on: What it rests on.
     """
@@ -96,20 +86,15 @@ class Calibration:
     correlation: float
     most_patches: int
     labels: tuple[str, ...]
-    biases: tuple[float, ...]
     bounds: dict[str, tuple[float, float]]
     fitted_on: FittedOn
 
-    def corrected(self, probabilities: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """The network's `(N, C)` with the biases, normalised, `float32`."""
-        return _normalised(_logs(probabilities) + self.biases).astype(np.float32)
-
     def patch_probabilities(self, probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Calibrated probabilities `(N, C)` of single patches from corrected ones."""
+        """Calibrated probabilities `(N, C)` of single patches from the network's `(N, C)`."""
         return _normalised(_logs(probabilities) / self.temperature)
 
     def image_probabilities(self, probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Calibrated probabilities `(C,)` of an image from its patches' corrected `(n, C)`."""
+        """Calibrated probabilities `(C,)` of an image from those of its patches `(n, C)`."""
         mean = mean_log_probabilities(probabilities)
         return _normalised(self.sharpness(len(np.asarray(probabilities))) * mean)
 
@@ -158,15 +143,13 @@ class Calibration:
                 correlation=float(content["correlation"]),
                 most_patches=int(content["most_patches"]),
                 labels=labels,
-                biases=tuple(float(bias) for bias in content["biases"]),
                 bounds=bounds,
                 fitted_on=FittedOn(**content["fitted_on"]),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CalibrationError(f"{path}: cannot be read: {error}") from error
-        numbers = (found.temperature, found.scale, found.correlation, *found.biases)
+        numbers = (found.temperature, found.scale, found.correlation)
         whole = all(math.isfinite(number) for number in numbers) and set(bounds) == set(labels)
-        whole &= len(found.biases) == len(labels)
         whole &= 0 <= found.correlation <= 1 and min(found.temperature, found.scale) > 0
         if not whole or found.most_patches < 1:
             raise CalibrationError(
@@ -209,12 +192,11 @@ def fit_calibration(
 ) -> Calibration:
     """The calibration with the least log-loss, each class weighing the same.
 
-    Biases, scale and correlation are fitted to images, then the temperature to patches. Normal
-    priors on the biases and on the logarithms of temperature and scale, which weigh as much as one
-    source picture, keep them finite where every answer is right.
+    A normal prior on the logarithms of temperature and scale that weighs as much as one source
+    picture keeps them finite where every answer is right.
 
     Args:
-        images: Validation pictures, at least one, with the network's own probabilities.
+        images: Validation pictures, at least one.
         labels: The C classes.
         split: Told in `FittedOn`.
         model_sha256: Told in `FittedOn`.
@@ -233,27 +215,7 @@ def fit_calibration(
     weights = _class_weights(np.array([image.truth for image in images]))
     counts = np.array([len(image.probabilities) for image in images])
 
-    means, sizes, owners = _subset_means(images, np.random.default_rng(seed))
-    truth = np.array([images[owner].truth for owner in owners])
-    # Every size weighs the same for an image, every image for its class.
-    shares = (weights / np.bincount(owners, minlength=len(images)))[owners]
-
-    def image_loss(parameters: npt.NDArray[np.float64]) -> float:
-        log_scale, correlation, biases = parameters[0], parameters[1], parameters[2:]
-        sharpness = math.exp(log_scale) * sizes / (1 + (sizes - 1) * correlation)
-        scores = sharpness[:, np.newaxis] * (means + biases)
-        penalty = log_scale**2 + np.sum(biases**2) / BIAS_SPREAD**2
-        return _loss(scores, truth, shares) + prior * float(penalty)
-
-    fitted = optimize.minimize(
-        image_loss,
-        x0=[0.0, 0.5, *np.zeros(len(labels))],
-        method="L-BFGS-B",
-        bounds=[tuple(np.log(LIMITS)), (0.0, 1.0), *([(-10.0, 10.0)] * len(labels))],
-    ).x
-    biases = fitted[2:] - fitted[2:].mean()
-
-    logs = _logs(np.concatenate([image.probabilities for image in images])) + biases
+    logs = _logs(np.concatenate([image.probabilities for image in images]))
     of_patch = np.repeat([image.truth for image in images], counts)
     patch_weights = np.repeat(weights / counts, counts)
     temperature = optimize.minimize_scalar(
@@ -262,17 +224,32 @@ def fit_calibration(
         method="bounded",
     )
 
+    means, sizes, owners = _subset_means(images, np.random.default_rng(seed))
+    truth = np.array([images[owner].truth for owner in owners])
+    # Every size weighs the same for an image, every image for its class.
+    shares = (weights / np.bincount(owners, minlength=len(images)))[owners]
+
+    def image_loss(parameters: npt.NDArray[np.float64]) -> float:
+        log_scale, correlation = parameters
+        sharpness = math.exp(log_scale) * sizes / (1 + (sizes - 1) * correlation)
+        return _loss(sharpness[:, np.newaxis] * means, truth, shares) + prior * log_scale**2
+
+    scale = optimize.minimize(
+        image_loss,
+        x0=[0.0, 0.5],
+        method="L-BFGS-B",
+        bounds=[tuple(np.log(LIMITS)), (0.0, 1.0)],
+    )
     by_class = {
         label: len({image.source for image in images if image.truth == number})
         for number, label in enumerate(labels)
     }
     return Calibration(
         temperature=float(math.exp(temperature.x)),
-        scale=float(math.exp(fitted[0])),
-        correlation=float(fitted[1]),
+        scale=float(math.exp(scale.x[0])),
+        correlation=float(scale.x[1]),
         most_patches=int(counts.max()),
         labels=tuple(labels),
-        biases=tuple(biases.tolist()),
         bounds=likelihood_ratio_bounds(labels, [(image.truth, image.source) for image in images]),
         fitted_on=FittedOn(
             split,
@@ -322,12 +299,10 @@ def improvement(
     )
     truth = [image.truth for image in images]
     pooled = [pooled_probabilities(image.probabilities) for image in images]
-    corrected = [calibration.corrected(image.probabilities) for image in images]
-    calibrated = [calibration.image_probabilities(one) for one in corrected]
+    calibrated = [calibration.image_probabilities(image.probabilities) for image in images]
     return (
         Improvement(
-            quality(raw, of_patch),
-            quality(calibration.patch_probabilities(np.concatenate(corrected)), of_patch),
+            quality(raw, of_patch), quality(calibration.patch_probabilities(raw), of_patch)
         ),
         Improvement(quality(pooled, truth), quality(calibrated, truth)),
     )

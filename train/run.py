@@ -192,8 +192,8 @@ class Run:
                 f"{self.path / MODEL_FILE}: the model has no such last layer: {error}"
             ) from error
 
-    def network_outputs(self, pixels: npt.NDArray[np.uint8]) -> Outputs:
-        """The network's own answers on patches `uint8` `(N, P, P, 3)`, N at least 1.
+    def outputs(self, pixels: npt.NDArray[np.uint8]) -> Outputs:
+        """Probabilities, logits and embedding of patches `uint8` `(N, P, P, 3)`, N at least 1.
 
         Raises:
             RunError: The model cannot be loaded, or takes no such patches.
@@ -207,26 +207,13 @@ class Run:
         ]
         return Outputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
-    def outputs(self, pixels: npt.NDArray[np.uint8]) -> Outputs:
-        """Probabilities, logits and embedding of patches `uint8` `(N, P, P, 3)`, N at least 1.
-
-        A calibrated run corrects the probabilities by its classes' biases; the logits are the
-        network's own.
-
-        Raises:
-            RunError: See `network_outputs`.
-            CalibrationError: The calibration's file is damaged.
-        """
-        found = self.network_outputs(pixels)
-        if self.calibration is None:
-            return found
-        return found._replace(probabilities=self.calibration.corrected(found.probabilities))
-
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Class probabilities `float32` `(N, C)` of patches `uint8` `(N, P, P, 3)`: `outputs`'."""
+        """Class probabilities `float32` `(N, C)` of patches `uint8` `(N, P, P, 3)`."""
         if len(pixels) == 0:
             return np.empty((0, len(self.labels)), np.float32)
-        return self.outputs(pixels).probabilities
+        if self.onnx is not None:
+            return self.outputs(pixels).probabilities
+        return np.asarray(self.model.predict(pixels, batch_size=PREDICT_BATCH, verbose=0))
 
 
 def read_history(path: Path) -> list[dict[str, float]]:

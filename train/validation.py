@@ -47,7 +47,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class ValidationImage:
-    """An encoded validation picture and the network's own answers on its telling patches."""
+    """An encoded validation picture and the answers on its patches that carry a trace."""
 
     label: str
     group: str
@@ -125,9 +125,7 @@ def calibrate_run(
     rejection.save(run.path)
     truth = [one.truth for one in scores]
     before = [pooled_probabilities(one.probabilities) for one in scores]
-    after = [
-        calibration.image_probabilities(calibration.corrected(one.probabilities)) for one in scores
-    ]
+    after = [calibration.image_probabilities(one.probabilities) for one in scores]
     draw_reliability(
         {
             "images, as the network says": reliability_table(before, truth),
@@ -145,7 +143,7 @@ def validation_images(
     progress: Progress | None = None,
     split: str = "val",
 ) -> list[ValidationImage]:
-    """The network's own answers on encoded pictures of a split; wholly flat ones are left out.
+    """The run's answers on encoded pictures of a split; wholly flat ones are left out.
 
     Raises:
         CalibrationError: See `calibrate_run`.
@@ -168,7 +166,7 @@ def validation_images(
             pixels, _ = telling_patches(image, run.patch_size, VALIDATION_PATCHES)
             if len(pixels):
                 group = str(picture.row["group"])
-                answers.append(ValidationImage(picture.label, group, run.network_outputs(pixels)))
+                answers.append(ValidationImage(picture.label, group, run.outputs(pixels)))
         if progress is not None:
             progress("classifying validation pictures", done, len(chosen))
     if not answers:
@@ -207,7 +205,7 @@ def training_density(
         crops = [
             patches.pixels[row, top : top + size, left : left + size] for row, (top, left) in here
         ]
-        parts.append(run.network_outputs(np.stack(crops)))
+        parts.append(run.outputs(np.stack(crops)))
         if progress is not None:
             progress("classifying training patches", min(start + _CHUNK, len(places)), len(places))
     embedding = np.concatenate([part.embedding for part in parts])
