@@ -32,7 +32,14 @@ from datasets.patches import as_rgb
 from datasets.plan import BuildConfig
 from imagecompression import CODECS
 from imagecompression.image_io import read_image
-from train.answers import ProtocolResult, ProtocolSettings, Tally, View, ask
+from train.answers import (
+    ProtocolResult,
+    ProtocolSettings,
+    RememberedAnswers,
+    Tally,
+    View,
+    ask,
+)
 from train.classification import DEFAULT_RUN
 from train.protocols import protocol_names, run_protocols, run_settings
 from train.run import Predict, Run
@@ -41,7 +48,7 @@ from train.source_kind import read_kinds
 RATIOS = (5.0, 8.0, 12.0, 20.0, 35.0, 50.0)
 SSIMS = (0.80, 0.90, 0.95, 0.98)
 TWICE_RATIOS = (8.0, 20.0)
-ASKED = {"patches": 4, "image_patches": 32, "sampled_files": 1}
+ASKED = {"patches": 2, "image_patches": 32, "sampled_files": 1}
 """Fewer patches and files than usual: with all of them it would take a night on two cores."""
 
 LABELS = ("uncompressed", "jpeg", "jpeg2000", "jpegxr", "bpg", "svd", "kmeans")
@@ -136,6 +143,7 @@ def main() -> int:
     usual = dataclasses.replace(
         run_settings(run, "all"), kinds=read_kinds(data / "sources.csv"), **ASKED
     )
+    asked_once = RememberedAnswers(run.predict)  # seven classes are judged by the same answers
     tables: dict[str, list[dict[str, object]]] = {}
 
     def keep(name: str, result: ProtocolResult) -> None:
@@ -146,7 +154,7 @@ def main() -> int:
         kinds = configs(usual.labels)
         for kind, config in kinds.items():
             names = [name for name in asked if (name == "first-codec") == (kind == "twice")]
-            settings, predict = usual, run.predict
+            settings, predict = usual, asked_once
             if kind == "seven":
                 predict = among(predict, usual.labels, LABELS)
                 settings = dataclasses.replace(usual, labels=LABELS, calibration=None)
