@@ -61,7 +61,8 @@ def percent(row: Row | None, column: str = "accuracy") -> str:
 def interval(row: Row | None) -> str:
     if row is None or not row["low"]:
         return percent(row)
-    return f"{percent(row)} ({float(row['low']):.1%}–{float(row['high']):.1%})".replace("%)", " %)")
+    ends = [f"{100 * float(row[end]):.1f}" for end in ("low", "high")]
+    return f"{percent(row)} ({'–'.join(ends)})"
 
 
 def one(tables: Tables, table: str, **wanted: str) -> Row | None:
@@ -129,7 +130,7 @@ def alarm_table(tables: Tables) -> list[str]:
             wrong = round(float(row["called_compressed"]) * count)
             origin = row["set"].removesuffix("-all")
             lines.append(f"| {origin}, {row['kind']} | {wrong} of {count} |")
-    return lines
+    return lines if len(lines) > 2 else []
 
 
 def robustness_table(tables: Tables, name: str) -> list[str]:
