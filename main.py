@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -657,6 +658,84 @@ def inspect_command(
             complain(name, problem)
         if errors:
             raise typer.Exit(1 if results else 2)
+
+
+@app.command("report")
+def report_command(
+    images: Annotated[list[Path], typer.Argument(help="Picture files, or folders to walk.")],
+    out: Annotated[Path, typer.Option(help="Folder of the reports and their index.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder made by train; the shipped one if left out.")
+    ] = None,
+    case: Annotated[
+        Path | None, typer.Option(help="Folder whose case log gets an entry for each picture.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Examine pictures and write a report on each, as JSON, HTML and PDF."""
+    with user_errors(json_output):
+        from desk.batch import write_reports
+        from train.backend import load_keras
+        from train.classification import DEFAULT_RUN
+        from train.run import Run
+
+        loaded = Run.load(run or DEFAULT_RUN)
+        if loaded.onnx is None:
+            load_keras()
+        for note in loaded.notes:
+            announce(note)
+        options = (("--out", out), ("--run", run), ("--case", case))
+        given = [str(word) for option in options if option[1] is not None for word in option]
+        words = ["report", *map(str, images), *given, *(["--json"] if json_output else [])]
+        with staged_progress() as progress:
+            written = write_reports(
+                images,
+                loaded,
+                out,
+                case=case,
+                command=shlex.join(["python", "main.py", *words]),
+                progress=lambda done, total: progress("examining", done, total),
+            )
+        if json_output:
+            print_json(
+                {
+                    "results": written.reports,
+                    "errors": [{"file": file, "error": error} for file, error in written.errors],
+                    "index": written.index,
+                }
+            )
+        else:
+            for row in written.reports:
+                print(f"{row['file']}: {row['verdict']}: {row['sentence']}")
+            print(f"Reports: {written.index}")
+        for file, error in written.errors:
+            complain(file, error)
+        if written.errors:
+            raise typer.Exit(1 if written.judged else 2)
+
+
+@app.command("verify-case")
+def verify_case_command(
+    folder: Annotated[Path, typer.Argument(help="Folder that report --case was given.")],
+    json_output: Json = False,
+) -> None:
+    """Check the chain of a case log, and the reports that lie in its folder."""
+    with user_errors(json_output):
+        from desk.case_log import verify_case
+
+        check = verify_case(folder)
+        if json_output:
+            print_json({"sound": check.sound, **dataclasses.asdict(check)})
+        else:
+            print(f"{folder}: {check.entries} sound entries, head {check.head}")
+            for name in check.absent:
+                print(f"  {name}: not in this folder, not checked")
+        if check.broken is not None:
+            complain(folder, f"entry {check.broken} is broken: {check.problem}")
+        for name, number in check.changed.items():
+            complain(name, f"not the report that entry {number} logged")
+        if not check.sound:
+            raise typer.Exit(1)
 
 
 @app.command("calibrate")

@@ -112,16 +112,30 @@ def load_image(path: str | os.PathLike[str], *, page: int = 0) -> LoadedImage:
             kind, or without such a page.
         CodecUnavailableError: The codec of the file cannot be used on this machine.
     """
-    data = read_bytes(path)
+    return decode_image(read_bytes(path), os.fspath(path), page=page)
+
+
+def decode_image(data: bytes, name: str, *, page: int = 0) -> LoadedImage:
+    """`load_image` of a file's bytes that are in memory already.
+
+    Args:
+        data: The whole file.
+        name: What messages call it.
+        page: Page of a multi-page TIFF, from 0.
+
+    Raises:
+        ImageReadError: See `load_image`.
+        CodecUnavailableError: See `load_image`.
+    """
     try:
         return _load(data, page)
     except CodecUnavailableError as error:
-        raise CodecUnavailableError(f"Cannot read {os.fspath(path)!r}: {error}") from error
+        raise CodecUnavailableError(f"Cannot read {name!r}: {error}") from error
     except CodecError as error:
-        raise ImageReadError(f"Cannot read {os.fspath(path)!r}: {error}") from error
+        raise ImageReadError(f"Cannot read {name!r}: {error}") from error
     except Exception as error:  # decoders of untrusted data: MemoryError, RecursionError, anything
         raise ImageReadError(
-            f"Cannot read {os.fspath(path)!r}: damaged ({type(error).__name__}: {str(error)[:200]})"
+            f"Cannot read {name!r}: damaged ({type(error).__name__}: {str(error)[:200]})"
         ) from error
 
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "vet-sources", "build-dataset", "audit", "verify", "export", "train", "evaluate", "classify",
     "inspect", "calibrate", "export-model", "tune", "cross-validate", "benchmark-models",
-    "compress", "decompress", "compare", "codecs", "quickstart",
+    "compress", "decompress", "compare", "codecs", "quickstart", "report", "verify-case",
 )  # fmt: skip
 
 

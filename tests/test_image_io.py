@@ -25,6 +25,7 @@ from imagecompression.image_io import (
     ImageReadError,
     ImageWriteError,
     LoadedImage,
+    decode_image,
     load_image,
     load_srgb,
     read_image,
@@ -66,6 +67,16 @@ def assert_refused(path: Path, *words: str, **options: int) -> None:
     assert path.name in message
     for word in words:
         assert word in message
+
+
+def test_bytes_in_memory_are_read_as_their_file(tmp_path):
+    path = tiff(tmp_path, RGB16)
+    from_file, from_bytes = load_image(path), decode_image(path.read_bytes(), "exhibit 1")
+    assert np.array_equal(from_file.pixels, from_bytes.pixels)
+    assert from_file.notes == from_bytes.notes
+    assert from_file.sha256 == from_bytes.sha256
+    with pytest.raises(ImageReadError, match="'exhibit 1'"):
+        decode_image(path.read_bytes()[:50], "exhibit 1")
 
 
 # TIFF -------------------------------------------------------------------------------------------

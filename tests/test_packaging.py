@@ -10,13 +10,14 @@ import tomllib
 from pathlib import Path
 
 import datasets
+import desk
 import train
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_datasets_and_train_are_this_checkout() -> None:
-    for module in (datasets, train):
+def test_datasets_train_and_desk_are_this_checkout() -> None:
+    for module in (datasets, desk, train):
         assert module.__file__ is not None
         assert Path(module.__file__).is_relative_to(ROOT)
 
@@ -25,6 +26,7 @@ def test_no_installed_distribution_provides_their_names() -> None:
     provided = importlib.metadata.packages_distributions()
     assert "datasets" not in provided
     assert "train" not in provided
+    assert "desk" not in provided
 
 
 def test_wheel_holds_the_library_alone() -> None:

@@ -1,0 +1,321 @@
+"""The examination of one picture file: all that is known of it, and whether the witnesses agree."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from desk.agreement import TITLES, Agreement, agreement
+from desk.error_rates import error_rates_finding, read_error_rates
+from desk.map_picture import map_picture
+from desk.trace_map import TraceMap, trace_map
+from imagecompression.errors import ImageCompressionError
+from imagecompression.evidence.finding import Finding
+from imagecompression.image_io import LoadedImage, decode_image, read_bytes
+from train.classification import classify
+from train.families import family_of
+from train.verdict import Verdict
+
+if TYPE_CHECKING:
+    from imagecompression.codec import Image
+    from imagecompression.evidence.container import ContainerEvidence
+    from imagecompression.evidence.pixel_evidence import PixelEvidence
+    from train.run import Run
+
+NOT_ENOUGH_PIXELS = "not enough pixels"
+
+LIMITS = (
+    "A verdict speaks of the last lossy codec that left traces in the pixels, not of who made the "
+    "file, when, or with which program.",
+    "The classes are a closed list. A codec that is not on it may be named as one that is.",
+    "“uncompressed” means that no trace of the codecs on the list was found; scaling, blurring and "
+    "other processing wipe traces out.",
+    "The map shows single patches. A patch is wrong more often than the picture, and a place that "
+    "differs from its surroundings is no proof of manipulation.",
+    "What a container says can be written by anybody; what a network says can be wrong on pictures "
+    "unlike those that it was trained on.",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FileFacts:
+    """The evidence file.
+
+    Attributes:
+        name: Last part of its path.
+        byte_count: Its size.
+        sha256: Of the bytes that were examined, hexadecimal.
+        sha256_after: Of the file on disk after the examination; empty where it could not be read
+            any more.
+    """
+
+    name: str
+    byte_count: int
+    sha256: str
+    sha256_after: str
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the file on disk still is what was examined."""
+        return self.sha256 == self.sha256_after
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFacts:
+    """The decoded picture.
+
+    Attributes:
+        format: See `imagecompression.image_io.LoadedImage`, as for `bit_depth`, `inner_codec` and
+            `notes`.
+        width: In pixels.
+        height: In pixels.
+        channels: 1 or 3.
+        bit_depth: Bits a sample in the file.
+        inner_codec: For TIFF, the codec of its strips or tiles.
+        notes: What the decoder converted.
+        pixel_sha256: SHA-256 of shape and samples as in a dataset's manifest.
+    """
+
+    format: str
+    width: int
+    height: int
+    channels: int
+    bit_depth: int
+    inner_codec: str | None
+    notes: tuple[str, ...]
+    pixel_sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """All that is known of one picture file.
+
+    Attributes:
+        file: The evidence.
+        picture: None where the pixels cannot be read.
+        error: Why they cannot; empty if they can.
+        container: What the file shows without its pixels.
+        pixels: Classical signs; None without pixels.
+        verdict: The network's; None without pixels, or with too few.
+        not_enough: Why there is no verdict although there are pixels; empty if there is one.
+        trace_map: None where there is no verdict.
+        map_picture: PNG of the map over the picture; empty where there is no map.
+        agreement: Whether the witnesses agree.
+        error_rates: How often such verdicts are right, as measured.
+        confusions: What a named class is easily taken for, in sentences.
+    """
+
+    file: FileFacts
+    picture: PictureFacts | None
+    error: str
+    container: ContainerEvidence
+    pixels: PixelEvidence | None
+    verdict: Verdict | None
+    not_enough: str
+    trace_map: TraceMap | None
+    map_picture: bytes
+    agreement: Agreement
+    error_rates: Finding
+    confusions: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """What to show to a reader: a class, "unknown", or why there is none."""
+        if self.verdict is not None:
+            return self.verdict.answer
+        return "unreadable" if self.picture is None else NOT_ENOUGH_PIXELS
+
+
+def examine(path: Path, run: Run) -> Examination:
+    """Examine a picture file, which is only read.
+
+    Its bytes are read once; everything is told from them. Afterwards the file on disk is hashed
+    again, to show that it was not changed meanwhile. Pixels that cannot be read leave the
+    container's evidence, with the error.
+
+    Args:
+        path: The file, at most `imagecompression.image_io.MAX_FILE_BYTES` long.
+        run: The run whose model is asked.
+
+    Raises:
+        ImageReadError: The bytes cannot be read: no regular file, empty, too large, no permission.
+        ImageCompressionError: The run's model, calibration, rejection or error rates cannot be
+            loaded.
+    """
+    rates = read_error_rates(run.path, run.model_sha256)
+    data = read_bytes(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    container = _container_evidence(data)
+    loaded, error = None, ""
+    try:
+        loaded = decode_image(data, path.name)
+    except ImageCompressionError as problem:
+        error = str(problem)
+    byte_count = len(data)
+    del data  # a gigabyte at most
+
+    pixels, verdict, not_enough = None, None, ""
+    found, drawn = None, b""
+    if loaded is not None:
+        pixels = _pixel_evidence(loaded.pixels)
+        height, width = loaded.pixels.shape[:2]
+        if min(height, width) < run.patch_size:
+            not_enough = (
+                f"A verdict needs at least {run.patch_size}×{run.patch_size} pixels. "
+                f"Received: {width}×{height}"
+            )
+        else:
+            verdict = classify(loaded.pixels, run)
+            found = trace_map(loaded.pixels, run)
+            drawn = map_picture(loaded.pixels, found)
+    opinion = pixels.opinion if pixels is not None else None
+    named = verdict.label if verdict is not None and verdict.status == "named" else None
+    return Examination(
+        file=FileFacts(path.name, byte_count, sha256, _hash_on_disk(path)),
+        picture=None if loaded is None else _picture_facts(loaded),
+        error=error,
+        container=container,
+        pixels=pixels,
+        verdict=verdict,
+        not_enough=not_enough,
+        trace_map=found,
+        map_picture=drawn,
+        agreement=agreement(
+            loaded.format if loaded is not None else container.format.lower(),
+            container.codec,
+            verdict,
+            opinion,
+            _details(pixels),
+        ),
+        error_rates=error_rates_finding(
+            rates, named, _measures(loaded, byte_count, named, container, pixels)
+        ),
+        confusions=known_confusions(named, run.labels),
+    )
+
+
+def known_confusions(label: str | None, labels: list[str]) -> tuple[str, ...]:
+    """What a verdict is easily mistaken for: the other classes of its family, for a reader.
+
+    Args:
+        label: The class named; None if none was.
+        labels: The run's classes.
+    """
+    if label is None:
+        return ()
+    near = [other for other in labels if other != label and family_of(other) == family_of(label)]
+    found = [
+        f"{TITLES.get(other, other)} is of the same family ({family_of(label)}): a mistake "
+        "between the two is a near miss"
+        for other in near
+    ]
+    absent = [
+        other
+        for other in TITLES
+        if other not in labels and family_of(other) == family_of(label) and other != label
+    ]
+    return tuple(
+        found
+        + [
+            f"{TITLES[other]}, of the same family, is no class of this run and is likely to be "
+            f"called {TITLES.get(label, label)}"
+            for other in absent
+        ]
+    )
+
+
+def _container_evidence(data: bytes) -> ContainerEvidence:
+    from imagecompression.evidence.container import ContainerEvidence, container_evidence
+
+    try:
+        return container_evidence(data)
+    except ImageCompressionError as error:
+        failed = Finding("container", None, "NOT_AVAILABLE", str(error))
+        return ContainerEvidence(format="unknown", codec=None, findings=(failed,))
+
+
+def _pixel_evidence(image: Image) -> PixelEvidence:
+    from imagecompression.evidence.pixel_evidence import PixelEvidence, pixel_evidence
+
+    try:
+        return pixel_evidence(image)
+    except ImageCompressionError as error:
+        failed = Finding("pixel evidence", None, "NOT_AVAILABLE", str(error))
+        return PixelEvidence(opinion=None, findings=(failed,))
+
+
+def _picture_facts(loaded: LoadedImage) -> PictureFacts:
+    from datasets.sources import pixel_hash  # slow to import
+
+    height, width = loaded.pixels.shape[:2]
+    return PictureFacts(
+        loaded.format, width, height, 1 if loaded.pixels.ndim == 2 else 3, loaded.bit_depth,
+        loaded.inner_codec, loaded.notes, pixel_hash(loaded.pixels),
+    )  # fmt: skip
+
+
+def _hash_on_disk(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _details(pixels: PixelEvidence | None) -> dict[str, str]:
+    """What the classical signs say of a JPEG: "quality about 80, grid offset (3, 5)"."""
+    if pixels is None or pixels.opinion != "jpeg":
+        return {}
+    parts = []
+    quality = _quality(pixels.findings)
+    if quality is not None:
+        parts.append(f"quality about {quality:.0f}")
+    for value in _values(pixels.findings, "offset"):
+        if isinstance(value, (list, tuple)) and len(value) == 2:
+            parts.append(f"grid offset ({value[0]}, {value[1]})")
+            break
+    return {"jpeg": ", ".join(parts)} if parts else {}
+
+
+def _quality(findings: tuple[Finding, ...]) -> float | None:
+    """The JPEG quality that findings tell: a number from 0 to 100."""
+    for value in _values(findings, "jpeg_quality", "quality"):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and 0 <= value <= 100:
+            return float(value)
+    return None
+
+
+def _values(findings: tuple[Finding, ...], *words: str) -> list[Any]:
+    """Values of what is named by the words, the first word first, also inside of findings.
+
+    A thumbnail's facts are not the picture's.
+    """
+    named = [(one.name, one.value) for one in findings if "thumbnail" not in one.name]
+    named += [pair for _, value in named if isinstance(value, dict) for pair in value.items()]
+    return [value for word in words for name, value in named if word in str(name).lower()]
+
+
+def _measures(
+    loaded: LoadedImage | None,
+    byte_count: int,
+    label: str | None,
+    container: ContainerEvidence,
+    pixels: PixelEvidence | None,
+) -> dict[str, float]:
+    """What is known of `desk.error_rates.MEASURES`: size always, strength where something tells."""
+    if loaded is None:
+        return {}
+    measures = {"short_side": float(min(loaded.pixels.shape[:2]))}
+    if label is not None and container.codec == label:  # else the file's size is another codec's
+        measures["ratio"] = loaded.pixels.nbytes / byte_count
+    for source, codec in (
+        (container.findings, container.codec),
+        (pixels.findings if pixels else (), pixels.opinion if pixels else None),
+    ):
+        quality = _quality(source)
+        if codec == label == "jpeg" and quality is not None:
+            measures.setdefault("quality", quality)
+    return measures
