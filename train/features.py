@@ -57,7 +57,7 @@ def features(patches: npt.NDArray[np.uint8]) -> Floats:
 
 def _block_dct(_: npt.NDArray[np.uint8], planes: Floats) -> Floats:
     """Zero rates and histogram of the 8×8 DCT of Y at the phase with the most zeros."""
-    kernels = dct_kernels(8, FREQUENCIES)[:, :, 0].reshape(64, FREQUENCIES)
+    kernels = dct_kernels(8, range(1, FREQUENCIES + 1))[:, :, 0].reshape(64, FREQUENCIES)
     windows = sliding_window_view(planes[:, 0], (8, 8), axis=(1, 2))
     sizes = np.abs(windows.reshape(*windows.shape[:3], 64) @ kernels)
     zeros = _phase_means((sizes < ZERO).astype(np.float32), 8)

@@ -28,6 +28,10 @@ TRUNCATIONS = (4.0, 24.0)
 HISTOGRAM_WIDTHS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Half widths of the histogram bins around zero, in gray levels of an orthonormal transform."""
 
+COMB_STEPS = ((8, 4, 2), (12, 6, 3), (10, 5), (7,))
+"""Quantiser steps whose combs are looked for, in gray levels; in a row each is half of the one
+before, so that one cosine gives them all."""
+
 RGB_TO_YCBCR = np.array(
     [
         [0.299, 0.587, 0.114],
@@ -135,12 +139,26 @@ class StatisticsPooling(keras.layers.Layer):
         return (input_shape[0], None if channels is None else 2 * channels)
 
 
-def dct_kernels(block: int, count: int) -> npt.NDArray[np.float32]:
-    """The first `count` AC basis pictures of the orthonormal DCT-II, `(block, block, 1, count)`.
+def spread_frequencies(block: int, count: int) -> list[int]:
+    """`count` of the AC frequencies of a block, as places in the zigzag order, from 1.
 
-    In zigzag order (ITU-T T.81, figure 5), which starts at the lowest frequencies.
+    The first half are the lowest, which carry most of the picture; the others are spread evenly up
+    to the highest, where mild quantisation still leaves zeros.
 
-    >>> dct_kernels(8, 2)[0, :, 0, :].std(axis=0).round(3).tolist()  # first across, then down
+    >>> spread_frequencies(8, 8)
+    [1, 2, 3, 4, 18, 33, 48, 63]
+    """
+    low = (count + 1) // 2
+    high = np.linspace(low, block**2 - 1, count - low + 1).round().astype(int)[1:]
+    return [*range(1, low + 1), *high.tolist()]
+
+
+def dct_kernels(block: int, frequencies: Sequence[int]) -> npt.NDArray[np.float32]:
+    """AC basis pictures of the orthonormal DCT-II, `(block, block, 1, len(frequencies))`.
+
+    Frequencies are places in the zigzag order (ITU-T T.81, figure 5), from 1, the lowest across.
+
+    >>> dct_kernels(8, [1, 2])[0, :, 0, :].std(axis=0).round(3).tolist()  # first across, then down
     [0.125, 0.0]
     """
     place = np.arange(block)
@@ -150,7 +168,7 @@ def dct_kernels(block: int, count: int) -> npt.NDArray[np.float32]:
         ((v, u) for v in range(block) for u in range(block)),
         key=lambda at: (sum(at), at[0] if sum(at) % 2 else -at[0]),
     )
-    pictures = [np.outer(basis[v], basis[u]) for v, u in order[1 : count + 1]]
+    pictures = [np.outer(basis[v], basis[u]) for v, u in (order[at] for at in frequencies)]
     return np.stack(pictures, axis=-1)[:, :, None].astype(np.float32)
 
 
@@ -189,19 +207,44 @@ def phase_histograms(coefficients: Any, period: int) -> Any:
     magnitudes over those edges is a linear map of them. H and W are at least `period`; what is
     over whole periods is left out, so that each phase has as many samples as the others.
     """
-    _, height, width, channels = keras.ops.shape(coefficients)
-    rows, columns = height // period, width // period
-    sizes = keras.ops.abs(coefficients[:, : rows * period, : columns * period])
+    sizes = keras.ops.abs(coefficients)
+    # max(0, 1 - |c|/t) = 1 - min(|c|, t)/t; one pass over the coefficients instead of three.
+    return keras.ops.concatenate(
+        [
+            1 - _phase_means(keras.ops.minimum(sizes, limit), period) / limit
+            for limit in HISTOGRAM_WIDTHS
+        ],
+        axis=-1,
+    )
+
+
+def phase_combs(coefficients: Any, period: int) -> Any:
+    """How much each channel keeps to multiples of a step: `(B, H, W, C)` → `(B, period², n·C)`.
+
+    The mean of `cos(2πc / q)` over the samples of a phase, for the n steps q in `COMB_STEPS`: 1
+    where every coefficient is a multiple of q, near 0 where they are spread. This is the
+    characteristic function at the quantiser's frequency (Fu, Shi and Su 2007 look for the same
+    comb in the histogram itself).
+    """
     means = []
-    for limit in HISTOGRAM_WIDTHS:
-        # max(0, 1 - |c|/t) = 1 - min(|c|, t)/t; one pass over the coefficients instead of three.
-        clipped = keras.ops.minimum(sizes, limit)
-        clipped = keras.ops.reshape(clipped, (-1, rows, period * columns * period * channels))
-        down = keras.ops.mean(clipped, axis=1)
-        down = keras.ops.reshape(down, (-1, period, columns, period * channels))
-        across = keras.ops.mean(down, axis=2)
-        means.append(1 - keras.ops.reshape(across, (-1, period * period, channels)) / limit)
+    for steps in COMB_STEPS:
+        cosine = keras.ops.cos(coefficients * (2 * np.pi / steps[0]))
+        for place, _ in enumerate(steps):
+            if place:
+                cosine = 2 * cosine * cosine - 1  # cos 2x: the comb of half the step
+            means.append(_phase_means(cosine, period))
     return keras.ops.concatenate(means, axis=-1)
+
+
+def _phase_means(values: Any, period: int) -> Any:
+    """Means over the samples of each phase: `(B, H, W, C)` → `(B, period², C)`."""
+    _, height, width, channels = keras.ops.shape(values)
+    rows, columns = height // period, width // period
+    values = values[:, : rows * period, : columns * period]
+    values = keras.ops.reshape(values, (-1, rows, period * columns * period * channels))
+    down = keras.ops.mean(values, axis=1)
+    down = keras.ops.reshape(down, (-1, period, columns, period * channels))
+    return keras.ops.reshape(keras.ops.mean(down, axis=2), (-1, period * period, channels))
 
 
 def phase_summary(phases: Any) -> Any:
@@ -221,88 +264,120 @@ def phase_summary(phases: Any) -> Any:
     )
 
 
-class _PhaseHistograms(keras.layers.Layer):
-    """What the histogram layers share. A subclass answers `_banks` and `_channels`."""
+def _ycbcr(inputs: Any, dtype: str) -> Any:
+    """Planes Y, Cb, Cr `(B, H, W, 3)` of RGB pixels, chroma around zero."""
+    pixels = keras.ops.cast(inputs, dtype)
+    return keras.ops.matmul(pixels, keras.ops.cast(RGB_TO_YCBCR.T, dtype))
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Refuse what has not 3 channels."""
-        if input_shape[-1] != 3:
-            raise ValueError(f"{type(self).__name__} needs RGB input. Received: {input_shape}")
 
-    def call(self, inputs: Any) -> Any:
-        """Summaries of all banks, one after the other; see the class."""
-        pixels = keras.ops.cast(inputs, self.compute_dtype)
-        matrix = keras.ops.cast(RGB_TO_YCBCR.T, self.compute_dtype)
-        summaries = [
-            phase_summary(phase_histograms(coefficients, period))
-            for coefficients, period in self._banks(keras.ops.matmul(pixels, matrix))
-        ]
-        return keras.ops.concatenate(summaries, axis=-1)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, int]:
-        """`(B, F)`; F depends on the layer's parameters alone."""
-        return input_shape[0], 4 * len(HISTOGRAM_WIDTHS) * self._channels()
-
-    def _banks(self, planes: Any) -> list[tuple[Any, int]]:
-        """Coefficients `(B, H', W', C)` of the planes `(B, H, W, 3)`, and their grid's period."""
-        raise NotImplementedError
-
-    def _channels(self) -> int:
-        """Sum of C over the banks."""
-        raise NotImplementedError
-
-    def _convolved(self, features: Any, kernel: npt.NDArray[np.float32]) -> Any:
-        # Kernels are constants, not weights: they are not saved and no checkpoint can change them.
-        kernel = keras.ops.cast(kernel, self.compute_dtype)
-        return keras.ops.conv(features, kernel, strides=1, padding="valid")
+def _convolved(features: Any, kernel: npt.NDArray[np.float32], dtype: str) -> Any:
+    # Kernels are constants, not weights: they are not saved and no checkpoint can change them.
+    return keras.ops.conv(features, keras.ops.cast(kernel, dtype), strides=1, padding="valid")
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class BlockHistograms(_PhaseHistograms):
-    """Soft histograms of block-DCT coefficients, summed up over the phases of the block grid.
+class BlockHistograms(keras.layers.Layer):
+    """Soft histograms and combs of block-DCT coefficients, at each phase of the block grid.
 
-    A block codec quantises the coefficients of blocks on one grid: there many are zero, at other
-    phases few (Park et al., ECCV 2018, feed such histograms to a network, for JPEG's known grid).
-    The DCT is taken at every pixel, so the grid may start anywhere.
+    A block codec quantises the coefficients of blocks on one grid: there many are zero, or keep to
+    multiples of a step; at other phases few (Park et al., ECCV 2018, feed such histograms to a
+    network, for JPEG's known grid). The DCT is taken at every pixel, so the grid may start
+    anywhere.
 
-    Input: `(B, H, W, 3)` RGB in 0 … 255, H and W at least `2·block − 1`. Output: `(B, F)` floats,
-    F = 20·(luma + 2·chroma): mean, standard deviation, maximum and minimum over `block²` phases of
-    five bins for each frequency. Fixed: nothing here is trained.
+    Input: `(B, H, W, 3)` RGB in 0 … 255, H and W at least `2·block − 1`. Output:
+    `(B, block², F)` floats, F = 5·(luma + 2·chroma) + 9·combs: `phase_histograms` of all
+    frequencies, then `phase_combs` of the first of Y. Fixed: nothing here is trained.
 
     Args:
         block: Side of the blocks and period of the grid.
-        luma: Number of AC frequencies of Y, the lowest first.
-        chroma: The same for each of Cb and Cr.
+        luma: Number of AC frequencies of Y: `spread_frequencies`.
+        chroma: Number of the lowest AC frequencies of each of Cb and Cr.
+        combs: The first so many frequencies of Y are looked at for combs.
     """
 
-    def __init__(self, block: int = 8, luma: int = 20, chroma: int = 6, **kwargs: Any) -> None:
-        if not (block >= 2 and 1 <= luma < block**2 and 1 <= chroma < block**2):
+    def __init__(
+        self, block: int = 8, luma: int = 20, chroma: int = 6, combs: int = 0, **kwargs: Any
+    ) -> None:
+        most = block**2 - 1
+        if not (block >= 2 and 1 <= luma <= most and 1 <= chroma <= most and 0 <= combs <= luma):
             raise ValueError(
-                "block must be at least 2, luma and chroma from 1 to block² - 1. "
-                f"Received: block={block}, luma={luma}, chroma={chroma}"
+                "block must be at least 2, luma and chroma from 1 to block² - 1, combs from 0 to "
+                f"luma. Received: block={block}, luma={luma}, chroma={chroma}, combs={combs}"
             )
-        self.block, self.luma, self.chroma = block, luma, chroma
+        self.block, self.luma, self.chroma, self.combs = block, luma, chroma, combs
         super().__init__(**kwargs)
 
-    def _banks(self, planes: Any) -> list[tuple[Any, int]]:
-        counts = (self.luma, self.chroma, self.chroma)
-        coefficients = [
-            self._convolved(planes[..., plane : plane + 1], dct_kernels(self.block, count))
-            for plane, count in enumerate(counts)
-        ]
-        return [(keras.ops.concatenate(coefficients, axis=-1), self.block)]
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Refuse what has not 3 channels."""
+        _require_rgb(self, input_shape)
 
-    def _channels(self) -> int:
-        return self.luma + 2 * self.chroma
+    def call(self, inputs: Any) -> Any:
+        """Features of every phase; see the class."""
+        planes = _ycbcr(inputs, self.compute_dtype)
+        chroma = list(range(1, self.chroma + 1))
+        frequencies = (spread_frequencies(self.block, self.luma), chroma, chroma)
+        luma, *others = (
+            _convolved(
+                planes[..., plane : plane + 1],
+                dct_kernels(self.block, places),
+                self.compute_dtype,
+            )
+            for plane, places in enumerate(frequencies)
+        )
+        found = [phase_histograms(keras.ops.concatenate([luma, *others], axis=-1), self.block)]
+        if self.combs:
+            found.append(phase_combs(luma[..., : self.combs], self.block))
+        return keras.ops.concatenate(found, axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """`(B, block², F)`."""
+        histograms = len(HISTOGRAM_WIDTHS) * (self.luma + 2 * self.chroma)
+        combs = sum(len(steps) for steps in COMB_STEPS) * self.combs
+        return input_shape[0], self.block**2, histograms + combs
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make the layer anew."""
-        own = {"block": self.block, "luma": self.luma, "chroma": self.chroma}
-        return {**super().get_config(), **own}
+        names = ("block", "luma", "chroma", "combs")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _require_rgb(layer: keras.layers.Layer, input_shape: tuple[int | None, ...]) -> None:
+    if input_shape[-1] != 3:
+        raise ValueError(f"{type(layer).__name__} needs RGB input. Received: {input_shape}")
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class WaveletHistograms(_PhaseHistograms):
+class PhaseSummary(keras.layers.Layer):
+    """`phase_summary` as a layer: `(B, n, F)` → `(B, 4·F)`, each feature on its own."""
+
+    def call(self, phases: Any) -> Any:
+        """Mean, standard deviation, maximum and minimum over the phases."""
+        return phase_summary(phases)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """`(B, 4·F)`."""
+        features = input_shape[-1]
+        return input_shape[0], None if features is None else 4 * features
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class PhaseContrast(keras.layers.Layer):
+    """What each phase has more than the mean of all: `(B, n, F)` → `(B, n, F)`.
+
+    A picture's content raises a feature at all phases alike; a block grid at one.
+    """
+
+    def call(self, phases: Any) -> Any:
+        """The differences; see the class."""
+        return phases - keras.ops.mean(phases, axis=1, keepdims=True)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """As the input."""
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class WaveletHistograms(keras.layers.Layer):
     """Soft histograms of wavelet coefficients, summed up over the phases of the subsampling.
 
     JPEG 2000 quantises the bands of a 5/3 or 9/7 analysis; at the phase at which it subsampled
@@ -326,7 +401,14 @@ class WaveletHistograms(_PhaseHistograms):
         self.wavelet, self.levels = wavelet, levels
         super().__init__(**kwargs)
 
-    def _banks(self, planes: Any) -> list[tuple[Any, int]]:
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Refuse what has not 3 channels."""
+        _require_rgb(self, input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        """Summaries of all levels, one after the other; see the class."""
+        dtype = self.compute_dtype
+        planes = _ycbcr(inputs, dtype)
         smooth = [planes[..., plane : plane + 1] for plane in range(3)]
         found = []
         for level in range(1, self.levels + 1):
@@ -335,14 +417,15 @@ class WaveletHistograms(_PhaseHistograms):
             down = np.zeros((len(low), 1, 2, 4), np.float32)  # to LL, LH, HL, HH
             down[:, 0, 0, 0], down[:, 0, 0, 1] = low, high
             down[:, 0, 1, 2], down[:, 0, 1, 3] = low, high
-            bands = [self._convolved(self._convolved(plane, across), down) for plane in smooth]
+            bands = [_convolved(_convolved(plane, across, dtype), down, dtype) for plane in smooth]
             smooth = [band[..., :1] for band in bands]
             details = keras.ops.concatenate([band[..., 1:] for band in bands], axis=-1)
-            found.append((details, 2**level))
-        return found
+            found.append(phase_summary(phase_histograms(details, 2**level)))
+        return keras.ops.concatenate(found, axis=-1)
 
-    def _channels(self) -> int:
-        return 9 * self.levels
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """`(B, F)`."""
+        return input_shape[0], 180 * self.levels
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make the layer anew."""

@@ -24,6 +24,8 @@ from train.layers import (
     BlockHistograms,
     EachPatch,
     HighPassResiduals,
+    PhaseContrast,
+    PhaseSummary,
     StatisticsPooling,
     WaveletHistograms,
 )
@@ -220,18 +222,36 @@ def _residual_stream(inputs: Any, width: int) -> Any:
 
 
 def _histogram_stream(inputs: Any, units: int) -> Any:
-    """`(B, units)` from the histograms of 8×8 and 4×4 DCTs and of both wavelets of JPEG 2000."""
-    histograms = [
-        BlockHistograms(8, luma=16, chroma=4, name="blocks_8")(inputs),
-        BlockHistograms(4, luma=6, chroma=2, name="blocks_4")(inputs),
+    """`(B, 4·units)` from histograms and combs of 8×8 and 4×4 DCTs, and of JPEG 2000's wavelets."""
+    blocks_8 = BlockHistograms(8, luma=24, chroma=4, combs=16, name="blocks_8")(inputs)
+    blocks_4 = BlockHistograms(4, luma=10, chroma=2, combs=6, name="blocks_4")(inputs)
+    summaries = [
+        PhaseSummary(name="summary_8")(blocks_8),
+        PhaseSummary(name="summary_4")(blocks_4),
         WaveletHistograms("9/7", name="wavelet_97")(inputs),
         WaveletHistograms("5/3", levels=1, name="wavelet_53")(inputs),
     ]
-    features = keras.layers.Concatenate(name="histograms")(histograms)
+    features = keras.layers.Concatenate(name="histograms")(summaries)
     features = keras.layers.BatchNormalization(momentum=NORM_MOMENTUM, name="histogram_norm")(
         features
     )
-    return keras.layers.Dense(units, activation="relu", name="histogram_dense")(features)
+    features = keras.layers.Dense(2 * units, activation="relu", name="histogram_dense")(features)
+    return keras.layers.Concatenate(name="histogram_stream")(
+        [features, _phase_vote(blocks_8, units, "vote_8"), _phase_vote(blocks_4, units, "vote_4")]
+    )
+
+
+def _phase_vote(phases: Any, units: int, name: str) -> Any:
+    """`(B, units)`: the strongest answer of any phase `(B, n, F)`, from all its features together.
+
+    A summary of each feature alone cannot tell whether they point to one grid or to many.
+    """
+    features = PhaseContrast(name=f"{name}_contrast")(phases)
+    features = keras.layers.BatchNormalization(momentum=NORM_MOMENTUM, name=f"{name}_norm")(
+        features
+    )
+    features = keras.layers.Dense(units, name=f"{name}_dense")(features)
+    return keras.layers.GlobalMaxPooling1D(name=f"{name}_max")(features)
 
 
 def _convolution(
