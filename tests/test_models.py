@@ -7,18 +7,23 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from scipy.fft import dctn
+from scipy.fft import dctn, idctn
 
 from train.layers import (
+    COMB_STEPS,
     HISTOGRAM_WIDTHS,
     AttentionPooling,
     BlockHistograms,
     HighPassResiduals,
+    PhaseContrast,
+    PhaseSummary,
     StatisticsPooling,
     WaveletHistograms,
     dct_kernels,
+    phase_combs,
     phase_histograms,
     residual_kernel,
+    spread_frequencies,
     wavelet_kernels,
 )
 from train.models import MIN_PATCH, MODELS, bag_model, build_residual
@@ -124,8 +129,7 @@ def test_residuals_are_high_pass_and_grid_free() -> None:
 
 @pytest.mark.parametrize("block", [4, 8])
 def test_block_kernels_are_the_orthonormal_dct(block: int) -> None:
-    count = block**2 - 1
-    kernels = dct_kernels(block, count)
+    kernels = dct_kernels(block, range(1, block**2))
     picture = np.random.default_rng(0).normal(0, 40, (block, block))
     coefficients = np.einsum("hw,hwk->k", picture, kernels[:, :, 0])
     transform = dctn(picture, norm="ortho")
@@ -161,12 +165,57 @@ def test_phase_histograms_by_slices() -> None:
                 np.testing.assert_allclose(found[:, y, x, place], expected, atol=1e-5)
 
 
-HISTOGRAM_LAYERS = [
+def test_phase_combs_by_slices() -> None:
+    values = np.random.default_rng(0).normal(0, 6, (2, 22, 17, 3)).astype(np.float32)
+    found = np.asarray(phase_combs(values, 4)).reshape(2, 4, 4, -1, 3)
+    steps = [step for row in COMB_STEPS for step in row]
+    assert found.shape[3] == len(steps)
+    for y in range(4):
+        for x in range(4):
+            samples = values[:, :20, :16][:, y::4, x::4]
+            for place, step in enumerate(steps):
+                expected = np.cos(2 * np.pi * samples / step).mean(axis=(1, 2))
+                np.testing.assert_allclose(found[:, y, x, place], expected, atol=1e-4)
+
+
+def test_combs_name_the_quantiser_at_the_phase_of_the_grid() -> None:
+    """Every AC coefficient a multiple of 10: steps 10, 5 and 2 fit, at one phase only."""
+    spectra = 10.0 * np.random.default_rng(0).integers(-3, 4, (9, 9, 8, 8))
+    spectra[..., 0, 0] = 1024
+    blocks = idctn(spectra, axes=(2, 3), norm="ortho")
+    gray = blocks.swapaxes(1, 2).reshape(72, 72)
+    picture = gray[None, 3:67, 5:69, None].repeat(3, axis=3).astype(np.float32)
+    phases = np.asarray(BlockHistograms(8, luma=4, chroma=1, combs=4)(picture))[0]
+    combs = phases[:, -36:].reshape(64, 9, 4).mean(axis=2)  # the mean over the frequencies
+    by_step = dict(zip([step for row in COMB_STEPS for step in row], combs.T, strict=True))
+    for step, votes in by_step.items():
+        if 10 % step == 0:
+            assert votes.argmax() == 5 * 8 + 3
+            assert votes.max() > 0.99
+            assert np.sort(votes)[-2] < 0.6
+        else:
+            assert votes.max() < 0.6
+
+
+def test_spread_frequencies() -> None:
+    for block in (2, 4, 8):
+        for count in range(1, block**2):
+            places = spread_frequencies(block, count)
+            assert len(set(places)) == len(places) == count
+            assert places == sorted(places)
+            assert (places[0], max(places) < block**2) == (1, True)
+        assert places == list(range(1, block**2))
+
+
+BLOCK_LAYERS = [
     BlockHistograms(8, luma=5, chroma=2),
-    BlockHistograms(4, luma=15, chroma=3),
+    BlockHistograms(4, luma=15, chroma=3, combs=7),
+]
+WAVELET_LAYERS = [
     WaveletHistograms("9/7", levels=2),
     WaveletHistograms("5/3", levels=1),
 ]
+HISTOGRAM_LAYERS = [*BLOCK_LAYERS, *WAVELET_LAYERS]
 
 
 @pytest.mark.parametrize("layer", HISTOGRAM_LAYERS, ids=lambda layer: layer.name)
@@ -176,7 +225,7 @@ def test_histogram_layers(layer: keras.layers.Layer) -> None:
         pixels = _pixels(2, side, side, 3)
         features = np.asarray(layer(pixels))
         assert features.shape == layer.compute_output_shape(pixels.shape)
-        assert features.min() >= 0
+        assert features.min() >= (-1 if getattr(layer, "combs", 0) else 0)
         assert features.max() <= 1
         np.testing.assert_array_equal(np.asarray(again(pixels)), features)
     assert not layer.weights
@@ -188,9 +237,10 @@ def test_histogram_layers(layer: keras.layers.Layer) -> None:
 def test_a_shift_of_the_grid_changes_no_summary(layer: keras.layers.Layer) -> None:
     """Every crop of a picture that repeats every 4 pixels has the same blocks in another order."""
     repeated = np.tile(_pixels(1, 4, 4, 3), (1, 20, 20, 1))
-    whole = np.asarray(layer(repeated[:, :64, :64]))
+    summary = PhaseSummary() if isinstance(layer, BlockHistograms) else np.asarray
+    whole = np.asarray(summary(layer(repeated[:, :64, :64])))
     for top, left in ((0, 1), (3, 0), (5, 6)):
-        moved = np.asarray(layer(repeated[:, top : top + 64, left : left + 64]))
+        moved = np.asarray(summary(layer(repeated[:, top : top + 64, left : left + 64])))
         np.testing.assert_allclose(moved, whole, atol=1e-4)
 
 
@@ -198,7 +248,8 @@ def test_quantised_blocks_show_at_their_phase_only() -> None:
     """Blocks of a constant colour: all AC coefficients are zero at one phase, not at the others."""
     blocks = _pixels(1, 9, 9, 3).repeat(8, axis=1).repeat(8, axis=2)
     layer = BlockHistograms(8, luma=3, chroma=1)
-    mean, _, most, _ = np.split(np.asarray(layer(blocks[:, 3:67, 5:69]))[0], 4)
+    summary = PhaseSummary()(layer(blocks[:, 3:67, 5:69]))
+    mean, _, most, _ = np.split(np.asarray(summary)[0], 4)
     np.testing.assert_allclose(most, 1, atol=1e-3)
     assert mean[:3].max() < 0.5
 
@@ -208,6 +259,7 @@ def test_quantised_blocks_show_at_their_phase_only() -> None:
     [
         (BlockHistograms, {"block": 1}),
         (BlockHistograms, {"block": 4, "luma": 16}),
+        (BlockHistograms, {"luma": 4, "combs": 5}),
         (WaveletHistograms, {"wavelet": "haar"}),
         (WaveletHistograms, {"levels": 0}),
     ],
@@ -218,6 +270,14 @@ def test_histogram_layers_refuse_what_cannot_work(layer: type, options: dict) ->
 
 
 # Pooling.
+
+
+def test_a_rise_at_all_phases_is_no_contrast() -> None:
+    phases = np.random.default_rng(0).normal(0, 1, (2, 16, 5)).astype(np.float32)
+    contrast = np.asarray(PhaseContrast()(phases))
+    np.testing.assert_allclose(contrast.mean(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(PhaseContrast()(phases + 3)), contrast, atol=1e-5)
+    np.testing.assert_allclose(np.diff(contrast, axis=1), np.diff(phases, axis=1), atol=1e-5)
 
 
 def test_statistics_pooling() -> None:

@@ -146,7 +146,7 @@ def spread_frequencies(block: int, count: int) -> list[int]:
     to the highest, where mild quantisation still leaves zeros.
 
     >>> spread_frequencies(8, 8)
-    [1, 2, 3, 4, 18, 33, 48, 63]
+    [1, 2, 3, 4, 19, 34, 48, 63]
     """
     low = (count + 1) // 2
     high = np.linspace(low, block**2 - 1, count - low + 1).round().astype(int)[1:]

@@ -201,11 +201,7 @@ class Run:
         if self.onnx is None:
             answers = self._output_model.predict(pixels, batch_size=PREDICT_BATCH, verbose=0)
             return Outputs(**{name: np.asarray(answers[name]) for name in Outputs._fields})
-        parts = [
-            self.onnx(pixels[start : start + PREDICT_BATCH])
-            for start in range(0, len(pixels), PREDICT_BATCH)
-        ]
-        return Outputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        return self.onnx(pixels)
 
     def predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Class probabilities `float32` `(N, C)` of patches `uint8` `(N, P, P, 3)`."""
