@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.protocols import LABELS
+from desk.error_rates import ERROR_RATES_FILE, SCHEMA
 from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
 from train.classification import DEFAULT_RUN
 
@@ -151,7 +152,11 @@ def reliability_line(tables: Tables, name: str) -> list[str]:
     if None in found.values():
         return []
     patch, image = (float(row["ece"]) for row in found.values() if row is not None)
-    return [f"Expected calibration error: {patch:.3f} by patch of 64×64, {image:.3f} by picture."]
+    classes = "seven" if name.endswith("seven") else "all"
+    return [
+        f"Expected calibration error among {classes} classes: {patch:.3f} by patch of 64×64, "
+        f"{image:.3f} by picture."
+    ]
 
 
 def figures(tables: Tables, run_labels: tuple[str, ...], *, whole: bool) -> str:
@@ -170,26 +175,39 @@ def figures(tables: Tables, run_labels: tuple[str, ...], *, whole: bool) -> str:
         parts += [
             band_table(tables, "kodak-all"),
             robustness_table(tables, "kodak-seven"),
-            reliability_line(tables, "kodak-all"),
+            reliability_line(tables, "kodak-seven") + reliability_line(tables, "kodak-all"),
         ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def error_rates(tables: Tables) -> list[dict[str, object]]:
-    """Rows of level, class, band, right answers and count, of all classes on Kodak."""
-    return [
-        {
-            "level": row["level"],
-            "label": row["label"],
-            "measure": row["measure"],
-            "from": float(row["from"]) if row["from"] else None,
-            "to": float(row["to"]) if row["to"] else None,
-            "accuracy": round(float(row["accuracy"]), 4),
-            "n": int(row["n"]),
-        }
-        for row in rows(tables, "bands", set="kodak-all")
-        if row["measure"] in ("class", "ratio", "ssim")
-    ]
+def error_rates(tables: Tables, model_sha256: str) -> dict[str, object]:
+    """What `desk.error_rates` reads: all classes on Kodak, by size and ratio.
+
+    A 224×224 patch stands for pictures of about that size, a Kodak picture for larger ones.
+    """
+    sizes: dict[str, tuple[str, list[int | None]]] = {
+        "patch-64": ("patch", [64, None]),
+        "patch-224": ("picture", [128, 384]),
+        "image": ("picture", [384, None]),
+    }
+    found = []
+    for row in rows(tables, "bands", set="kodak-all"):
+        if row["measure"] not in ("class", "ratio") or row["level"] not in sizes:
+            continue
+        level, side = sizes[row["level"]]
+        band: dict[str, list[float | None]] = {"short_side": [*side]}
+        if row["measure"] == "ratio":
+            band["ratio"] = [float(row["from"]), float(row["to"]) if row["to"] else None]
+        found.append(
+            {
+                "level": level,
+                "class": row["label"],
+                "band": band,
+                "accuracy": round(float(row["accuracy"]), 4),
+                "n": int(row["n"]),
+            }
+        )
+    return {"schema": SCHEMA, "model_sha256": model_sha256, "rows": found}
 
 
 def replace(path: Path, text: str) -> None:
@@ -208,10 +226,11 @@ def main() -> int:
     from train.run import Run
 
     tables = read(arguments.results)
-    labels = tuple(Run.load(DEFAULT_RUN).labels)
+    run = Run.load(DEFAULT_RUN)
+    labels = tuple(run.labels)
     replace(DEFAULT_RUN / "README.md", figures(tables, labels, whole=True))
     replace(Path("README.md"), figures(tables, labels, whole=False))
-    write_json_atomic(DEFAULT_RUN / "error_rates.json", {"rows": error_rates(tables)})
+    write_json_atomic(DEFAULT_RUN / ERROR_RATES_FILE, error_rates(tables, run.model_sha256))
     return 0
 
 

@@ -19,14 +19,14 @@ from PIL import Image as PilImage
 import desk.examination as examination
 from datasets.sources import pixel_hash
 from desk.agreement import agreement
-from desk.error_rates import ErrorRatesError
+from desk.error_rates import ErrorRatesError, error_rates_finding, read_error_rates
 from desk.examination import NOT_ENOUGH_PIXELS, examine, known_confusions
 from imagecompression.errors import ImageCompressionError
 from imagecompression.evidence.container import ContainerEvidence
 from imagecompression.evidence.finding import Finding
 from imagecompression.evidence.pixel_evidence import PixelEvidence
 from imagecompression.image_io import ImageReadError, load_image
-from train.classification import classify
+from train.classification import DEFAULT_RUN, classify
 from train.run import Run
 from train.verdict import Verdict
 
@@ -341,6 +341,16 @@ def test_error_rates_of_pictures_like_this_one(tmp_path: Path, witnesses: dict[s
         (3, {}),
     ],
 )
+def test_the_default_run_tells_its_error_rates() -> None:
+    run = Run.load(DEFAULT_RUN)
+    rates = read_error_rates(run.path, run.model_sha256)
+    assert rates is not None
+    for label in run.labels:
+        finding = error_rates_finding(rates, label, {"short_side": 512.0, "ratio": 10.0})
+        assert finding.status == "OBSERVED"
+        assert [row["level"] for row in finding.value].count("picture") >= 1
+
+
 def test_damaged_error_rates_are_the_runs_fault(
     tmp_path: Path, rows: Any, changes: dict[str, Any]
 ) -> None:
