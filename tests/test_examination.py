@@ -330,6 +330,16 @@ def test_error_rates_of_pictures_like_this_one(tmp_path: Path, witnesses: dict[s
     assert examine(path, run).error_rates.status == "NOT_AVAILABLE"
 
 
+def test_the_default_run_tells_its_error_rates() -> None:
+    run = Run.load(DEFAULT_RUN)
+    rates = read_error_rates(run.path, run.model_sha256)
+    assert rates is not None
+    for label in run.labels:
+        finding = error_rates_finding(rates, label, {"short_side": 512.0, "ratio": 10.0})
+        assert finding.status == "OBSERVED"
+        assert [row["level"] for row in finding.value].count("picture") >= 1
+
+
 @pytest.mark.parametrize(
     ("rows", "changes"),
     [
@@ -341,16 +351,6 @@ def test_error_rates_of_pictures_like_this_one(tmp_path: Path, witnesses: dict[s
         (3, {}),
     ],
 )
-def test_the_default_run_tells_its_error_rates() -> None:
-    run = Run.load(DEFAULT_RUN)
-    rates = read_error_rates(run.path, run.model_sha256)
-    assert rates is not None
-    for label in run.labels:
-        finding = error_rates_finding(rates, label, {"short_side": 512.0, "ratio": 10.0})
-        assert finding.status == "OBSERVED"
-        assert [row["level"] for row in finding.value].count("picture") >= 1
-
-
 def test_damaged_error_rates_are_the_runs_fault(
     tmp_path: Path, rows: Any, changes: dict[str, Any]
 ) -> None:
