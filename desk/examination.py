@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,13 +145,29 @@ def examine(path: Path, run: Run) -> Examination:
         ImageCompressionError: The run's model, calibration, rejection or error rates cannot be
             loaded.
     """
+    return examine_bytes(read_bytes(path), path.name, run, lambda: _hash_on_disk(path))
+
+
+def examine_bytes(
+    data: bytes, name: str, run: Run, hash_after: Callable[[], str] | None = None
+) -> Examination:
+    """`examine` of a file's bytes that are in memory already.
+
+    Args:
+        data: The whole file.
+        name: Its name, without folders.
+        run: The run whose model is asked.
+        hash_after: Hashes the file on disk anew; None where there is none and `data` is the file.
+
+    Raises:
+        ImageCompressionError: See `examine`.
+    """
     rates = read_error_rates(run.path, run.model_sha256)
-    data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
     container = _container_evidence(data)
     loaded, error = None, ""
     try:
-        loaded = decode_image(data, path.name)
+        loaded = decode_image(data, name)
     except ImageCompressionError as problem:
         error = str(problem)
     byte_count = len(data)
@@ -173,7 +190,7 @@ def examine(path: Path, run: Run) -> Examination:
     opinion = pixels.opinion if pixels is not None else None
     named = verdict.label if verdict is not None and verdict.status == "named" else None
     return Examination(
-        file=FileFacts(path.name, byte_count, sha256, _hash_on_disk(path)),
+        file=FileFacts(name, byte_count, sha256, hash_after() if hash_after else sha256),
         picture=None if loaded is None else _picture_facts(loaded),
         error=error,
         container=container,

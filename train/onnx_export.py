@@ -7,6 +7,7 @@ from, so that a stale one is never used. It holds standard operators and its own
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ class OnnxModel:
             OnnxError: Damaged, other outputs than those of `Outputs`, operators outside the
                 standard, or weights in other files.
         """
+        # From 1.29 on it reports to its maker unless told not to before it is imported.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         try:
