@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -712,6 +713,53 @@ def report_command(
             complain(file, error)
         if written.errors:
             raise typer.Exit(1 if written.judged else 2)
+
+
+@app.command("serve")
+def serve_command(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the bearer token that requests must bear.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder made by train; the shipped one if left out.")
+    ] = None,
+    workers: Workers = None,
+    queue: Annotated[int, typer.Option(help="Uploads that may wait for a worker.")] = 16,
+    max_megabytes: Annotated[int, typer.Option(help="Of a request.")] = 32,
+    max_megapixels: Annotated[int, typer.Option(help="Of a picture.")] = 24,
+    seconds: Annotated[float, typer.Option(help="That a worker may take for a request.")] = 60.0,
+    worker_megabytes: Annotated[int, typer.Option(help="Memory of a worker.")] = 2048,
+    json_output: Json = False,
+) -> None:
+    """Classify, report and compress over HTTP, until it is stopped."""
+    with user_errors(json_output):
+        from desk.service import ServiceLimits, read_token, serve
+        from train.classification import DEFAULT_RUN
+
+        limits = ServiceLimits(
+            workers=workers or os.cpu_count() or 1,
+            queue=queue,
+            body_bytes=max_megabytes * 2**20,
+            pixels=max_megapixels * 1_000_000,
+            seconds=seconds,
+            worker_bytes=worker_megabytes * 2**20,
+        )
+        token = None if token_file is None else read_token(token_file)
+        if token is None and host not in ("127.0.0.1", "::1", "localhost"):
+            announce(f"Whoever can reach {host} may use this service: there is no --token-file")
+
+        def ready(url: str) -> None:
+            if json_output:
+                print_json({"url": url})
+            else:
+                print(url)
+            sys.stdout.flush()
+
+        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn sends them on when it is done
+            signal.signal(number, lambda *_: sys.exit(0))
+        serve(run or DEFAULT_RUN, host, port, limits, token, ready)
 
 
 @app.command("verify-case")

@@ -27,12 +27,12 @@ import numpy as np
 from PIL import Image as PilImage
 
 from benchmarks.environment import write_environment, write_table
-from datasets.jpeg_history import jpeg_history
 from datasets.near_duplicates import near_duplicates, perceptual_hash
 from datasets.seeds import generator
 from datasets.sources import find_source_files, open_source, vet
 from datasets.workers import worker_pool
 from imagecompression import CODECS, Image
+from imagecompression.evidence.jpeg_history import jpeg_history
 from imagecompression.image_io import read_image
 
 SETS = ("train", "val", "kodak")

@@ -22,11 +22,16 @@ import numpy as np
 from PIL import Image as PilImage
 
 from datasets.groups import Membership, join_groups, read_groups
-from datasets.jpeg_history import COMB_LIMIT, VOTE_LIMIT, VOTE_SHARE_LIMIT, jpeg_history
 from datasets.near_duplicates import SIMILARITY_LIMIT, near_duplicates, perceptual_hash
 from datasets.workers import Crashed, Pool
 from imagecompression import CODECS, CodecError, Image
 from imagecompression.atomic_file import write_bytes_atomic, write_json_atomic
+from imagecompression.evidence.jpeg_history import (
+    COMB_LIMIT,
+    VOTE_LIMIT,
+    VOTE_SHARE_LIMIT,
+    jpeg_history,
+)
 from imagecompression.image_io import load_srgb
 
 SOURCE_SUFFIXES = (".tif", ".tiff", ".png")
@@ -70,7 +75,7 @@ class Facts:
         height: In pixels.
         gradient: Mean difference of neighbouring luma samples, 0 … 255.
         flat_share: Share of 8×8 blocks of one luma value.
-        vote_ratio: See `datasets.jpeg_history.JpegHistory`; also the next three.
+        vote_ratio: See `imagecompression.evidence.jpeg_history.JpegHistory`; also the next three.
         vote_share: Ditto.
         comb: Ditto.
         quality: Ditto.

@@ -74,7 +74,7 @@ class WorkerPool:
 
     def __init__(self, processes: int) -> None:
         self.processes = processes
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._failed_starts = 0
         self._fill()
 
@@ -137,17 +137,17 @@ class WorkerPool:
 
     def _fill(self) -> None:
         while len(self._workers) < self.processes:
-            self._workers.append(_Worker())
+            self._workers.append(Worker())
 
     def _is_busy(self) -> bool:
         return any(worker.job is not None for worker in self._workers)
 
-    def _heard(self) -> list[_Worker]:
+    def _heard(self) -> list[Worker]:
         """The workers that have sent something or have died; waits for one."""
         spoken = wait([worker.results for worker in self._workers])
         return [worker for worker in self._workers if worker.results in spoken]
 
-    def _replace(self, worker: _Worker) -> int | None:
+    def _replace(self, worker: Worker) -> int | None:
         """Start another process for one that has died; returns how that one ended."""
         self._workers.remove(worker)
         end = worker.stop()
@@ -192,8 +192,14 @@ def pin_to_one_thread() -> None:
         pass
 
 
-class _Worker:
-    """A process, and the job it has in hand."""
+class Worker:
+    """A process, and the job it has in hand.
+
+    Attributes:
+        is_ready: Whether it has started; its first message says so.
+        job: Number and arguments of what it does; None if nothing.
+        results: Where its messages come from, for `multiprocessing.connection.wait`.
+    """
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -213,6 +219,10 @@ class _Worker:
         with suppress(BrokenPipeError):
             self._tasks.send((function, job[1]))
 
+    def has_spoken(self, seconds: float) -> bool:
+        """Wait for a message, or for the end of the process; False if neither came in time."""
+        return self.results.poll(seconds)
+
     def message(self) -> tuple[bool, Any] | None:
         """What it has sent, (True, result) or (False, error); None when it has died."""
         try:
@@ -221,6 +231,10 @@ class _Worker:
             return None
         self.is_ready, self.job = True, None
         return message
+
+    def kill(self) -> None:
+        """End the process at once; `message` and `stop` are still to be called."""
+        self._process.kill()
 
     def stop(self) -> int | None:
         """End the process; returns its exit code, negative for a signal."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from desk.agreement import TITLES, Agreement, agreement
 from desk.error_rates import error_rates_finding, read_error_rates
@@ -144,13 +145,29 @@ def examine(path: Path, run: Run) -> Examination:
         ImageCompressionError: The run's model, calibration, rejection or error rates cannot be
             loaded.
     """
+    return examine_bytes(read_bytes(path), path.name, run, lambda: _hash_on_disk(path))
+
+
+def examine_bytes(
+    data: bytes, name: str, run: Run, hash_after: Callable[[], str] | None = None
+) -> Examination:
+    """`examine` of a file's bytes that are in memory already.
+
+    Args:
+        data: The whole file.
+        name: Its name, without folders.
+        run: The run whose model is asked.
+        hash_after: Hashes the file on disk anew; None where there is none and `data` is the file.
+
+    Raises:
+        ImageCompressionError: See `examine`.
+    """
     rates = read_error_rates(run.path, run.model_sha256)
-    data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
     container = _container_evidence(data)
     loaded, error = None, ""
     try:
-        loaded = decode_image(data, path.name)
+        loaded = decode_image(data, name)
     except ImageCompressionError as problem:
         error = str(problem)
     byte_count = len(data)
@@ -173,7 +190,7 @@ def examine(path: Path, run: Run) -> Examination:
     opinion = pixels.opinion if pixels is not None else None
     named = verdict.label if verdict is not None and verdict.status == "named" else None
     return Examination(
-        file=FileFacts(path.name, byte_count, sha256, _hash_on_disk(path)),
+        file=FileFacts(name, byte_count, sha256, hash_after() if hash_after else sha256),
         picture=None if loaded is None else _picture_facts(loaded),
         error=error,
         container=container,
@@ -269,33 +286,25 @@ def _details(pixels: PixelEvidence | None) -> dict[str, str]:
     if pixels is None or pixels.opinion != "jpeg":
         return {}
     parts = []
-    quality = _quality(pixels.findings)
+    quality = _pixel_quality(pixels)
     if quality is not None:
-        parts.append(f"quality about {quality:.0f}")
-    for value in _values(pixels.findings, "offset"):
-        if isinstance(value, (list, tuple)) and len(value) == 2:
-            parts.append(f"grid offset ({value[0]}, {value[1]})")
-            break
+        parts.append(f"quality about {quality}")
+    vote = pixels.finding("jpeg_grid_vote")
+    if vote is not None and vote.value is not None:
+        parts.append(f"grid offset ({vote.value['row']}, {vote.value['column']})")
     return {"jpeg": ", ".join(parts)} if parts else {}
 
 
-def _quality(findings: tuple[Finding, ...]) -> float | None:
-    """The JPEG quality that findings tell: a number from 0 to 100."""
-    for value in _values(findings, "jpeg_quality", "quality"):
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if is_number and 0 <= value <= 100:
-            return float(value)
-    return None
+def _container_quality(container: ContainerEvidence) -> int | None:
+    """The quality of a JPEG file's tables; not that of its thumbnail."""
+    finding = container.finding("jpeg_quality")
+    return None if finding is None else finding.value
 
 
-def _values(findings: tuple[Finding, ...], *words: str) -> list[Any]:
-    """Values of what is named by the words, the first word first, also inside of findings.
-
-    A thumbnail's facts are not the picture's.
-    """
-    named = [(one.name, one.value) for one in findings if "thumbnail" not in one.name]
-    named += [pair for _, value in named if isinstance(value, dict) for pair in value.items()]
-    return [value for word in words for name, value in named if word in str(name).lower()]
+def _pixel_quality(pixels: PixelEvidence) -> int | None:
+    """The quality that pixels tell of an earlier JPEG."""
+    finding = pixels.finding("jpeg_luma")
+    return None if finding is None or finding.value is None else finding.value["quality"]
 
 
 def _measures(
@@ -311,11 +320,10 @@ def _measures(
     measures = {"short_side": float(min(loaded.pixels.shape[:2]))}
     if label is not None and container.codec == label:  # else the file's size is another codec's
         measures["ratio"] = loaded.pixels.nbytes / byte_count
-    for source, codec in (
-        (container.findings, container.codec),
-        (pixels.findings if pixels else (), pixels.opinion if pixels else None),
-    ):
-        quality = _quality(source)
-        if codec == label == "jpeg" and quality is not None:
-            measures.setdefault("quality", quality)
+    if label == "jpeg":
+        quality = _container_quality(container) if container.codec == "jpeg" else None
+        if quality is None and pixels is not None and pixels.opinion == "jpeg":
+            quality = _pixel_quality(pixels)
+        if quality is not None:
+            measures["quality"] = float(quality)
     return measures

@@ -98,12 +98,7 @@ def report_model(examination: Examination, run: Run, tool: Mapping[str, Any]) ->
             "codec": found.container.codec,
             "findings": [one.to_json() for one in found.container.findings],
         },
-        "pixel_evidence": None
-        if found.pixels is None
-        else {
-            "opinion": found.pixels.opinion,
-            "findings": [one.to_json() for one in found.pixels.findings],
-        },
+        "pixel_evidence": None if found.pixels is None else found.pixels.to_json(),
         "map": None if found.trace_map is None else found.trace_map.to_json(),
         "error_rates": found.error_rates.to_json(),
         "known_confusions": found.confusions,

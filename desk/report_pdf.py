@@ -117,6 +117,8 @@ def _story(model: Mapping[str, Any], map_picture: bytes, width: float) -> list[A
     story += [_head(f"Witnesses: {witnesses['status']}"), _facts(said, width)]
     story.append(_head("Classical signs in the pixels"))
     pixels = model["pixel_evidence"]
+    if pixels and pixels["reason"]:
+        story.append(_paragraph(pixels["reason"]))
     story += _findings(pixels["findings"] if pixels else [], width)
     container = model["container"]
     story.append(_head(f"Container: {container['format']}"))

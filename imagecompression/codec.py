@@ -23,9 +23,15 @@ Image = npt.NDArray[np.uint8]
 MAX_PIXELS = 100_000_000
 """No decoder allocates for more pixels than this; a larger header is refused unread."""
 
+_pixel_limit = MAX_PIXELS
+
 
 class CodecError(ImageCompressionError):
     """Bad parameters, an image outside the contract, or a file that cannot be decoded."""
+
+
+class TooManyPixelsError(CodecError):
+    """A picture over the limit of pixels."""
 
 
 class CodecUnavailableError(CodecError):
@@ -268,12 +274,31 @@ def check_image(image: Image) -> Image:
     return np.ascontiguousarray(image)
 
 
+def lower_pixel_limit(pixels: int) -> None:
+    """Refuse pictures over `pixels`, which is at most `MAX_PIXELS`, in this process from now on.
+
+    For processes that serve strangers: every decoder and encoder asks `check_size`.
+
+    Raises:
+        CodecError: Under 1, or over `MAX_PIXELS`.
+    """
+    global _pixel_limit
+    if not 1 <= pixels <= MAX_PIXELS:
+        raise CodecError(f"A pixel limit lies from 1 to {MAX_PIXELS:,}. Received: {pixels}")
+    _pixel_limit = pixels
+
+
 def check_size(width: int, height: int) -> None:
-    """Raise `CodecError` unless both sides are positive and the product is within `MAX_PIXELS`."""
+    """Check a picture's size against `MAX_PIXELS`, or against what `lower_pixel_limit` has set.
+
+    Raises:
+        TooManyPixelsError: Over the limit.
+        CodecError: A side under 1.
+    """
     if width < 1 or height < 1:
         raise CodecError(f"A picture needs at least 1×1 pixels. Received: {width}×{height}")
-    if width * height > MAX_PIXELS:
-        raise CodecError(
-            f"The picture has more pixels than the limit of {MAX_PIXELS:,}. "
+    if width * height > _pixel_limit:
+        raise TooManyPixelsError(
+            f"The picture has more pixels than the limit of {_pixel_limit:,}. "
             f"Received: {width}×{height} = {width * height:,}"
         )

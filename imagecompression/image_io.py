@@ -54,6 +54,10 @@ class ImageReadError(CodecError):
     """A file that cannot be read as a picture; the message names it and says what to do."""
 
 
+class UnknownFormatError(CodecError):
+    """Bytes that are no picture of a known kind."""
+
+
 class ImageWriteError(CodecError):
     """A file name under which no picture can be written."""
 
@@ -175,7 +179,20 @@ def load_extras(path: str | os.PathLike[str]) -> Extras:
         ImageReadError: The file cannot be read.
         CodecUnavailableError: The codec of the file cannot be used on this machine.
     """
-    data = read_bytes(path)
+    return decode_extras(read_bytes(path), os.fspath(path))
+
+
+def decode_extras(data: bytes, name: str) -> Extras:
+    """`load_extras` of a file's bytes that are in memory already.
+
+    Args:
+        data: The whole file.
+        name: What messages call it.
+
+    Raises:
+        ImageReadError: See `load_extras`.
+        CodecUnavailableError: See `load_extras`.
+    """
     try:
         if matches_tiff(data):
             with open_checked(data, "TIFF") as picture:
@@ -190,7 +207,7 @@ def load_extras(path: str | os.PathLike[str]) -> Extras:
         raise
     except Exception as error:  # decoders of untrusted data
         raise ImageReadError(
-            f"Cannot read alpha and metadata of {os.fspath(path)!r}: {str(error)[:200]}"
+            f"Cannot read alpha and metadata of {name!r}: {str(error)[:200]}"
         ) from error
 
 
@@ -292,7 +309,7 @@ def _load(data: bytes, page: int) -> LoadedImage:
         )
     codec = next((codec for codec in _codecs().values() if codec.matches(data)), None)
     if codec is None and data[:8] != _PNG_MAGIC:
-        raise CodecError(
+        raise UnknownFormatError(
             f"not a picture of a known kind. Received: a file that starts with {data[:8]!r}. "
             f"Allowed: TIFF, PNG and the codecs {', '.join(_codecs())}."
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from imagecompression.codec import Codec, CodecError, Extras
 from imagecompression.image_io import (
     ImageReadError,
     LoadedImage,
-    load_extras,
-    load_image,
+    decode_extras,
+    decode_image,
+    read_bytes,
     suffix_codec,
     write_image,
 )
@@ -54,6 +56,26 @@ class CompressedFile:
     psnr_db: float
     ssim: float
     ms_ssim: float
+    encodes: int
+    reached: bool
+    reason: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CompressedPicture:
+    """What `compress_picture` made.
+
+    Attributes:
+        data: The encoded file.
+        codec: The setting that made it.
+        measures: See `imagecompression.metrics.measure`: the decoded file against the input.
+        encodes: See `CompressedFile`, as for `reached`, `reason` and `notes`.
+    """
+
+    data: bytes = field(repr=False)
+    codec: Codec
+    measures: dict[str, float]
     encodes: int
     reached: bool
     reason: str
@@ -169,36 +191,51 @@ def compress_file(
         target = RatioTarget(ratio)
     elif ssim_target is not None:
         target = SsimTarget(ssim_target)
-    loaded = load_image(source)
-    extras, notes = _extras(source, loaded, chosen.keeps)
+    data = read_bytes(source)
+    loaded = decode_image(data, os.fspath(source))
     if qualities is not None:
         assert isinstance(chosen, KMeans)
-        done = encode_to_quality(loaded.pixels, chosen, *qualities)
-        if not done.reached:
-            raise CodecError(f"{out}: not written: {done.reason}")
-        data, encodes, reached, reason = done.data, 1, True, ""
-        used: Codec = done.codec
-        notes = (*notes, f"quality {done.quality} by {done.codec.colors} colours")
-    elif target is None:
-        data, encodes, reached = chosen.encode_with(loaded.pixels, extras), 1, True
-        used, reason = chosen, ""
+        done = _compress_to_quality(data, loaded, chosen, qualities, out)
     else:
-        found = RateSearch(loaded.pixels, chosen, extras).to(target)
-        data, used, encodes = found.data, found.codec, found.encodes
-        reached, reason = found.reached, found.reason
-    decoded = used.decode(data)
-    write_bytes_atomic(out, data)
+        done = compress_picture(data, loaded, chosen, target)
+    write_bytes_atomic(out, done.data)
     return CompressedFile(
         file=str(out),
-        codec=used.name,
-        params=used.params(),
-        bytes=len(data),
-        **measure(loaded.pixels, decoded, len(data)),
-        encodes=encodes,
-        reached=reached,
-        reason=reason,
-        notes=notes,
+        codec=done.codec.name,
+        params=done.codec.params(),
+        bytes=len(done.data),
+        **done.measures,
+        encodes=done.encodes,
+        reached=done.reached,
+        reason=done.reason,
+        notes=done.notes,
     )
+
+
+def compress_picture(
+    source: bytes, loaded: LoadedImage, codec: Codec, target: Target | None = None
+) -> CompressedPicture:
+    """Encode a picture in memory, with what the codec's files keep of its alpha and metadata.
+
+    Args:
+        source: The bytes of its file.
+        loaded: `decode_image` of these.
+        codec: The setting.
+        target: What `codec` is to be turned to; as it is if None.
+
+    Raises:
+        CodecError: The codec cannot encode this picture.
+        CodecUnavailableError: The codec's library is missing.
+    """
+    extras, notes = _extras(source, loaded, codec.keeps)
+    if target is None:
+        data, encodes, reached, reason = codec.encode_with(loaded.pixels, extras), 1, True, ""
+    else:
+        found = RateSearch(loaded.pixels, codec, extras).to(target)
+        data, codec, encodes = found.data, found.codec, found.encodes
+        reached, reason = found.reached, found.reason
+    measures = measure(loaded.pixels, codec.decode(data), len(data))
+    return CompressedPicture(data, codec, measures, encodes, reached, reason, notes)
 
 
 def decompress_file(source: Path, out: Path) -> DecompressedFile:
@@ -208,13 +245,27 @@ def decompress_file(source: Path, out: Path) -> DecompressedFile:
         CodecError: `source` cannot be read or `out` has another suffix.
     """
     check_output(source, out)
-    loaded = load_image(source)
+    data = read_bytes(source)
+    loaded = decode_image(data, os.fspath(source))
     keeps = Lossless.keeps if out.suffix.lower() == ".png" else Lossless.keeps - {"exif"}
-    extras, notes = _extras(source, loaded, keeps)
+    extras, notes = _extras(data, loaded, keeps)
     write_image(out, loaded.pixels, extras)
     height, width = loaded.pixels.shape[:2]
     channels = 1 if loaded.pixels.ndim == 2 else 3
     return DecompressedFile(str(out), loaded.format, width, height, channels, notes)
+
+
+def _compress_to_quality(
+    source: bytes, loaded: LoadedImage, codec: KMeans, qualities: tuple[int, int], out: Path
+) -> CompressedPicture:
+    """The palette of fewest colours for a range of qualities; `out` is for the error alone."""
+    _, notes = _extras(source, loaded, codec.keeps)
+    done = encode_to_quality(loaded.pixels, codec, *qualities)
+    if not done.reached:
+        raise CodecError(f"{out}: not written: {done.reason}")
+    measures = measure(loaded.pixels, done.codec.decode(done.data), len(done.data))
+    notes = (*notes, f"quality {done.quality} by {done.codec.colors} colours")
+    return CompressedPicture(done.data, done.codec, measures, 1, True, "", notes)
 
 
 def _quality_range(text: str, codec: type[Codec]) -> tuple[int, int]:
@@ -232,11 +283,11 @@ def _quality_range(text: str, codec: type[Codec]) -> tuple[int, int]:
 
 
 def _extras(
-    source: Path, loaded: LoadedImage, keeps: frozenset[str]
+    source: bytes, loaded: LoadedImage, keeps: frozenset[str]
 ) -> tuple[Extras, tuple[str, ...]]:
     """The extras that can be kept, and the notes of reading with what became of the extras."""
     try:
-        extras = load_extras(source)
+        extras = decode_extras(source, "the picture")
     except ImageReadError:  # the colours were read; odd metadata is no reason to refuse them
         return Extras(), (*loaded.notes, "metadata unreadable, dropped")
     if extras.alpha is not None and extras.alpha.shape != loaded.pixels.shape[:2]:

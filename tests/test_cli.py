@@ -27,7 +27,7 @@ from train.run import Run
 ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "vet-sources", "build-dataset", "audit", "verify", "export", "train", "evaluate", "classify",
-    "inspect", "calibrate", "export-model", "tune", "cross-validate", "benchmark-models",
+    "inspect", "serve", "calibrate", "export-model", "tune", "cross-validate", "benchmark-models",
     "compress", "decompress", "compare", "codecs", "quickstart", "report", "verify-case",
 )  # fmt: skip
 

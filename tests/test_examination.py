@@ -227,10 +227,9 @@ def test_the_sentence_tells_quality_and_grid(
 ) -> None:
     witnesses["codec"], witnesses["opinion"] = "uncompressed", "jpeg"
     witnesses["pixels"] = [
-        Finding("thumbnail_quality", 12, "DERIVED"),
-        Finding("jpeg_quality_school", {"school": "standard", "chroma_quality": 70}, "INFERRED"),
-        Finding("jpeg_quality", 80, "INFERRED"),
-        Finding("grid", {"votes": 3.5, "offset": [3, 5]}, "INFERRED"),
+        Finding("jpeg_chroma", {"quality": 70}, "INFERRED"),
+        Finding("jpeg_luma", {"quality": 80}, "INFERRED"),
+        Finding("jpeg_grid_vote", {"ratio": 3.5, "row": 3, "column": 5}, "DERIVED"),
     ]
     found = examine(saved(tmp_path, "a.png"), run).agreement
     assert found.status == "agree"
@@ -238,6 +237,22 @@ def test_the_sentence_tells_quality_and_grid(
         "A PNG whose pixels were JPEG, quality about 80, grid offset (3, 5): "
         "the network and the classical signs agree."
     )
+
+
+def test_the_names_of_findings_are_those_of_the_evidence_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real seams
+    run = write_run(tmp_path / "run")
+    image = (photograph_like(200, 240, 3) * 0.5 + 127).astype(np.uint8)  # bright
+    jpeg = saved(tmp_path, "a.jpg", image, quality=70)
+    write_rates(run, [rate("jpeg", {"quality": [70, 71]}), rate("jpeg", {"quality": [71, 72]})])
+    decoded = saved(tmp_path, "a.png", load_image(jpeg).pixels[3:, 6:])
+    for path in (jpeg, decoded):
+        found = examine(path, run)
+        assert "JPEG, quality about 70, grid offset" in found.agreement.sentence
+        assert [row["band"] for row in found.error_rates.value] == [{"quality": [70, 71]}]
+    assert "grid offset (5, 2)" in found.agreement.sentence
 
 
 def test_a_conflict_shows_both(run: Run, tmp_path: Path, witnesses: dict[str, Any]) -> None:
@@ -324,7 +339,13 @@ def test_error_rates_of_pictures_like_this_one(tmp_path: Path, witnesses: dict[s
     finding = examine(path, run).error_rates
     assert finding.status == "OBSERVED"
     assert finding.value == [here, rows[0]]  # the narrower band first
-    witnesses |= {"codec": "jpeg", "container": [Finding("quality", 75, "DERIVED")]}
+    witnesses |= {
+        "codec": "jpeg",
+        "container": [
+            Finding("thumbnail_quality", 12, "DERIVED"),
+            Finding("jpeg_quality", 75, "DERIVED"),
+        ],
+    }
     assert examine(path, run).error_rates.value == [here, rows[4], rows[5], rows[0]]
     write_rates(run, rows, model_sha256="0" * 64)
     assert examine(path, run).error_rates.status == "NOT_AVAILABLE"

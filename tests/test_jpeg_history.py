@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PilImage
 
-from datasets import jpeg_history as module
-from datasets.jpeg_history import jpeg_history
+from imagecompression.evidence import jpeg_history as module
+from imagecompression.evidence.jpeg_history import jpeg_history
 
 
 def smooth(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -103,7 +103,7 @@ def test_large_pictures_are_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module, "MAX_PIXELS", 1 << 16)
     monkeypatch.setattr(module, "_WINDOW", 128)
     large = smooth(500, 600, 1)
-    windows = list(module._windows(large))
+    windows = list(module.windows_of(large))
     assert sum(window.size for window in windows) <= 1 << 16
     assert len(windows) == 4
     history = jpeg_history(through_jpeg(large, 85)[5:, 2:])

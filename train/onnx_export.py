@@ -58,6 +58,8 @@ class OnnxModel:
             OnnxError: Damaged, other outputs than those of `Outputs`, operators outside the
                 standard, or weights in other files.
         """
+        # From 1.29 on it reports to its maker unless told not to before it is imported.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         try:

@@ -1,21 +1,383 @@
-"""Placeholder for the classical second opinion, which is built elsewhere."""
+"""What decoded pixels show by themselves about an earlier compression: a classical second opinion.
+
+Each sign is a measurement that a person can repeat. A codec is named only where one sign is
+decisive; the limits below were chosen on the training photographs alone. No classical sign is the
+usual case: BPG, HEIC, WebP, AVIF, JPEG XL and JPEG XR leave none that is decisive here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from imagecompression.codec import Image
+import numpy as np
+
+from imagecompression.codec import Image, check_image
+from imagecompression.evidence import block_edges, chroma_band, low_rank, wavelet_zeros
+from imagecompression.evidence.colour_count import PALETTE, colour_count
 from imagecompression.evidence.finding import Finding
+from imagecompression.evidence.jpeg_grid import SURE, Quantisation, jpeg_grid
+from imagecompression.evidence.jpeg_history import Plane, luma_of, windows_of
+from imagecompression.evidence.low_rank import BlockRank
+
+WAVELET_CONTRAST = 0.05
+"""Least contrast of zeros at the first level for JPEG 2000."""
+
+COARSE_CONTRAST = 0.08
+"""The same at both other levels, which is enough too."""
+
+PICTURE_DROP = 2.0
+"""Least ratio of two singular values of the picture that follow each other, for SVD."""
+
+BLOCK_DROP = 5.0
+"""Least ratio of two variances of the blocks' directions that follow each other, for SVD."""
+
+BLOCK_LEAD = 1.8
+"""Least ratio of that drop to the largest at another position of the grid."""
+
+BLOCK_SURPLUS = {8: 3, 4: 2}
+"""Least number of empty directions beyond the empty frequencies, by side of the blocks."""
+
+BLOCK_FLOOR = 0.5
+"""Greatest variance after the drop, in squared gray levels: rounding, not a weak texture."""
+
+EVENNESS = 0.5
+"""Least evenness of the colours for a palette that was made for the picture."""
+
+MOST_GRAYS = 64
+"""Most levels of a gray picture for a palette; any has 256 at most."""
+
+MIN_PIXELS = 64 * 64
+"""Smaller pictures have few colours anyway."""
+
+_SOME_PIXELS = 1 << 19
 
 
 @dataclass(frozen=True)
 class PixelEvidence:
-    """Opinion and findings on decoded pixels."""
+    """Findings from pixels, and what they amount to.
 
-    opinion: str | None
+    Attributes:
+        findings: What was measured; order and names are the same for every picture.
+        opinion: Name of the codec (``"jpeg"``, ``"jpeg2000"``, ``"svd"`` or ``"kmeans"``) for which
+            a sign is decisive; None where there is no classical sign, or signs contradict.
+        reason: One sentence on the opinion; empty where nothing was measured.
+    """
+
     findings: tuple[Finding, ...]
+    opinion: str | None
+    reason: str = ""
+
+    def finding(self, name: str) -> Finding | None:
+        """The finding of a name, or None."""
+        return next((finding for finding in self.findings if finding.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that `json.dumps` takes."""
+        return {
+            "findings": [finding.to_json() for finding in self.findings],
+            "opinion": self.opinion,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class _Sign:
+    """Findings of one kind, and the codec for which they are decisive, with the reason."""
+
+    findings: list[Finding]
+    codec: str | None = None
+    reason: str = ""
 
 
 def pixel_evidence(image: Image) -> PixelEvidence:
-    """Nothing yet, and says so."""
-    return PixelEvidence(None, (Finding("pixel evidence", None, "NOT_AVAILABLE", "not built yet"),))
+    """Measure all classical signs in a picture's pixels.
+
+    Of large pictures, evenly spread windows are looked at.
+
+    Args:
+        image: `uint8` `(H, W)` or `(H, W, 3)`, colours as they were decoded: a conversion by an ICC
+            profile, scaling or sharpening blurs all signs.
+
+    Raises:
+        CodecError: The image is outside the contract of `imagecompression.Image`.
+    """
+    image = check_image(image)
+    windows = list(windows_of(image, _SOME_PIXELS, multiple=16))
+    lumas = [luma_of(window) for window in windows]
+    signs = [
+        _jpeg(image),
+        _wavelets(lumas),
+        _colours(image, windows),
+        _picture_rank(image),
+        _block_rank(lumas),
+        _chroma(windows),
+        _edges(lumas),
+    ]
+    findings = tuple(finding for sign in signs for finding in sign.findings)
+    decisive = {sign.codec: sign.reason for sign in signs if sign.codec is not None}
+    if "kmeans" in decisive:  # nothing but a palette can come last and leave so few colours
+        decisive = {"kmeans": decisive["kmeans"]}
+    if "jpeg" in decisive:  # its zeros can lower the rank of blocks and picture
+        decisive.pop("svd", None)
+    if not decisive:
+        return PixelEvidence(findings, None, "No classical sign.")
+    if len(decisive) > 1:
+        reason = f"Signs contradict, or several codecs were at work: {', '.join(decisive)}."
+        return PixelEvidence(findings, None, reason)
+    ((opinion, reason),) = decisive.items()
+    return PixelEvidence(findings, opinion, reason)
+
+
+def _jpeg(image: Image) -> _Sign:
+    """The grid vote, the comb, and what they tell of the file."""
+    grid = jpeg_grid(image)
+    history = grid.history
+    vote = Finding(
+        "jpeg_grid_vote",
+        {
+            "ratio": round(history.vote_ratio, 3),
+            "share": round(history.vote_share, 4),
+            "row": history.top,
+            "column": history.left,
+        },
+        "DERIVED",
+        "Votes for the 8×8 grid position whose DCT blocks have the most zeros, over those for the "
+        "second; pictures without a history stay under 1.5. Other codecs with blocks of 8×8 (AVIF) "
+        "reach high ratios too: the comb decides.",
+    )
+    comb = Finding(
+        "jpeg_comb",
+        {
+            "decisive": grid.decisive,
+            "comb": round(history.comb, 1),
+            "gain": None if grid.luma is None else round(grid.luma.gain, 1),
+            "fit": None if grid.luma is None else round(grid.luma.fit, 3),
+        },
+        "DERIVED",
+        "Evidence in nats that DCT coefficients on that grid are multiples of steps: of each "
+        "frequency by itself (comb), and of the best known table (gain); fit is the latter's share "
+        "of what free steps would gain. AVIF, JPEG XR and WebP have combs too; only JPEG's are of "
+        "JPEG's tables.",
+    )
+    findings = [vote, comb]
+    for name, plane in (("luma", grid.luma), ("chroma", grid.chroma)):
+        findings.append(_quantisation(f"jpeg_{name}", plane if grid.decisive else None))
+    if grid.subsampling is None:
+        findings.append(_none("jpeg_subsampling", "Chroma shows no steps."))
+    else:
+        note = "The chroma resolution at which the steps of Cb and Cr stand out."
+        findings.append(Finding("jpeg_subsampling", grid.subsampling, "INFERRED", note))
+    if not grid.decisive:
+        return _Sign(findings)
+    quality = None if grid.luma is None else grid.luma.quality
+    about = "" if quality is None else f", about quality {quality}"
+    reason = (
+        f"Was a JPEG{about}: its DCT coefficients are multiples of quantisation steps, on the grid "
+        f"that starts at row {history.top}, column {history.left}."
+    )
+    return _Sign(findings, "jpeg", reason)
+
+
+def _quantisation(name: str, plane: Quantisation | None) -> Finding:
+    """Quality and steps of one plane; steps that are not sure are None."""
+    if plane is None:
+        return _none(name, "No quantisation steps found.")
+    steps = np.where(plane.lead >= SURE, plane.steps, 0)
+    value = {
+        "quality": plane.quality,
+        "qualities": None if plane.qualities is None else list(plane.qualities),
+        "table": plane.school,
+        "steps": [[int(step) or None for step in row] for row in steps],
+        "leads": [[round(float(lead), 1) for lead in row] for row in plane.lead],
+    }
+    note = (
+        "Steps in natural order, DC first and not looked at; None where too few coefficients are "
+        "left to be sure. Leads are the nats by which each step beats any other."
+    )
+    return Finding(name, value, "INFERRED", note)
+
+
+def _wavelets(lumas: Sequence[Plane]) -> _Sign:
+    """Zeros in the bands of JPEG 2000's wavelets."""
+    if _least_side(lumas) < wavelet_zeros.MIN_SIDE:
+        return _Sign([_too_small("wavelet_zeros", wavelet_zeros.MIN_SIDE)])
+    value, contrasts = {}, {}
+    for wavelet in wavelet_zeros.WAVELETS:
+        levels = wavelet_zeros.wavelet_zeros(lumas, wavelet)
+        value[wavelet] = [
+            {
+                "level": number,
+                "share": round(level.share, 4),
+                "contrast": round(level.contrast, 4),
+                "row": level.position[0],
+                "column": level.position[1],
+            }
+            for number, level in enumerate(levels, 1)
+        ]
+        contrasts[wavelet] = [level.contrast for level in levels]
+    note = (
+        "Share of zeros in the high bands where the transform begins at the best of four "
+        "positions, and its contrast to the other three, under 0.01 without JPEG 2000."
+    )
+    findings = [Finding("wavelet_zeros", value, "DERIVED", note)]
+    first, *others = np.max(list(contrasts.values()), axis=0)
+    if first < WAVELET_CONTRAST and min(others) < COARSE_CONTRAST:
+        return _Sign(findings)
+    wavelet = max(contrasts, key=lambda name: sum(contrasts[name]))
+    reason = (
+        f"Was a JPEG 2000: the bands of the {wavelet} wavelet hold more zeros at one position than "
+        "at its neighbours."
+    )
+    return _Sign(findings, "jpeg2000", reason)
+
+
+def _colours(image: Image, windows: Sequence[Image]) -> _Sign:
+    """Few colours."""
+    count = colour_count(image, windows)
+    value = {
+        "colours": count.colours,
+        "exact": count.exact,
+        "median_of_tiles": count.tile,
+        "evenness": round(count.evenness, 3),
+    }
+    note = (
+        "Different colours, in tiles of 64×64 pixels too; where not exact, of the windows looked "
+        "at and so at least that many. Drawings have few colours, but not evenly used ones."
+    )
+    findings = [Finding("colours", value, "OBSERVED", note)]
+    most = MOST_GRAYS if _is_gray(image, windows) else PALETTE
+    large = image.shape[0] * image.shape[1] >= MIN_PIXELS
+    if not large or not count.exact or not 2 <= count.colours <= most or count.evenness < EVENNESS:
+        return _Sign(findings)
+    reason = f"Has a palette: only {count.colours} colours, evenly used."
+    return _Sign(findings, "kmeans", reason)
+
+
+def _is_gray(image: Image, windows: Sequence[Image]) -> bool:
+    """Whether the windows hold nothing but grays."""
+    return image.ndim == 2 or all(np.ptp(window, axis=2).max() == 0 for window in windows)
+
+
+def _picture_rank(image: Image) -> _Sign:
+    """A steep drop in the singular values of the picture."""
+    if min(image.shape[:2]) < low_rank.MIN_SIDE:
+        return _Sign([_too_small("picture_rank", low_rank.MIN_SIDE)])
+    rank = low_rank.picture_rank(image)
+    value = {
+        "rank": rank.rank,
+        "full": rank.full,
+        "drop": round(rank.drop, 3),
+        "before": rank.before,
+    }
+    note = (
+        "Singular values of luma above rounding errors, of evenly spread rows and columns where "
+        "the picture is large; and the largest ratio of two that follow each other."
+    )
+    findings = [Finding("picture_rank", value, "DERIVED", note)]
+    if rank.drop < PICTURE_DROP:
+        return _Sign(findings)
+    reason = (
+        f"Was a truncated SVD of the whole picture: after {rank.before} singular values the next "
+        f"is {rank.drop:.1f} times smaller."
+    )
+    return _Sign(findings, "svd", reason)
+
+
+def _block_rank(lumas: Sequence[Plane]) -> _Sign:
+    """Directions of the blocks that are empty and no frequencies."""
+    luma = lumas[len(lumas) // 2]
+    if min(luma.shape) < low_rank.MIN_SIDE:
+        return _Sign([_too_small("block_rank", low_rank.MIN_SIDE)])
+    ranks = [low_rank.block_rank(luma, block) for block in BLOCK_SURPLUS]
+    value = [
+        {
+            "block": rank.block,
+            "row": rank.position[0],
+            "column": rank.position[1],
+            "rank": rank.rank,
+            "full": rank.full,
+            "drop": round(rank.drop, 3),
+            "other_drop": round(rank.other_drop, 3),
+            "floor": round(rank.floor, 3),
+            "empty_frequencies": rank.empty_frequencies,
+        }
+        for rank in ranks
+    ]
+    note = (
+        "The blocks as rows of a matrix, in one window: directions before the steepest drop of "
+        "their variances, at the grid position where it is steepest. Transforms of fixed "
+        "frequencies, as JPEG's, empty as many frequencies as directions."
+    )
+    findings = [Finding("block_rank", value, "DERIVED", note)]
+    decisive = [rank for rank in ranks if _empties_directions(rank)]
+    if not decisive:
+        return _Sign(findings)
+    rank = decisive[0]
+    reason = (
+        f"Was a truncated SVD of blocks of {rank.block}×{rank.block}: only {rank.rank} of "
+        f"{rank.full} directions are used, and no frequencies explain it."
+    )
+    return _Sign(findings, "svd", reason)
+
+
+def _empties_directions(rank: BlockRank) -> bool:
+    surplus = rank.full - rank.rank - rank.empty_frequencies
+    return (
+        rank.drop >= BLOCK_DROP
+        and rank.drop >= BLOCK_LEAD * rank.other_drop
+        and rank.floor <= BLOCK_FLOOR
+        and surplus >= BLOCK_SURPLUS[rank.block]
+    )
+
+
+def _chroma(windows: Sequence[Image]) -> _Sign:
+    """Whether chroma has fine detail."""
+    if windows[0].ndim == 2:
+        return _Sign([_none("chroma_detail", "The picture is gray.")])
+    if _least_side(windows) < chroma_band.MIN_SIDE:
+        return _Sign([_too_small("chroma_detail", chroma_band.MIN_SIDE)])
+    luma, chroma = chroma_band.chroma_band(windows)
+    value = {
+        name: {"down": round(detail.down, 3), "across": round(detail.across, 3)}
+        for name, detail in (("luma", luma), ("chroma", chroma))
+    }
+    note = (
+        "Root mean square of the frequencies above half the band, in gray levels. Chroma that was "
+        "halved has about 0.3 or less there, whatever halved it: a codec, or a camera."
+    )
+    return _Sign([Finding("chroma_detail", value, "DERIVED", note)])
+
+
+def _edges(lumas: Sequence[Plane]) -> _Sign:
+    """Blockiness by period."""
+    if _least_side(lumas) < block_edges.MIN_SIDE:
+        return _Sign([_too_small("block_edges", block_edges.MIN_SIDE)])
+    value = [
+        {
+            "period": edges.period,
+            "down": round(edges.down, 3),
+            "row": edges.row,
+            "across": round(edges.across, 3),
+            "column": edges.column,
+        }
+        for edges in (block_edges.block_edges(lumas, period) for period in block_edges.PERIODS)
+    ]
+    note = (
+        "Third differences at the strongest of so many rows or columns, over their mean; 1 is no "
+        "blockiness. Deblocking hides it."
+    )
+    return _Sign([Finding("block_edges", value, "DERIVED", note)])
+
+
+def _least_side(planes: Sequence[Plane] | Sequence[Image]) -> int:
+    return min(min(plane.shape[:2]) for plane in planes)
+
+
+def _none(name: str, why: str) -> Finding:
+    return Finding(name, None, "NOT_AVAILABLE", why)
+
+
+def _too_small(name: str, side: int) -> Finding:
+    return _none(name, f"Needs at least {side} pixels a side.")

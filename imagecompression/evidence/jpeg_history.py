@@ -25,7 +25,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from imagecompression import Image
+from imagecompression.codec import Image
 
 VOTE_LIMIT = 3.0
 """Least ratio of the best grid position's votes to the second's. Pristine pictures reach 1.2, crops
@@ -53,8 +53,8 @@ _MOST = 20.0  # nats that a frequency can give: chance may play one a trick, but
 _LEAST_COSINE = 0.25  # rounding to 8 bits leaves a mean of 0.6 at step 2, and more beyond
 
 _K = np.arange(8)
-_DCT = (np.cos((2 * _K + 1) * _K[:, None] * np.pi / 16) / 2).astype(np.float32)
-_DCT[0] /= np.sqrt(2)
+DCT = (np.cos((2 * _K + 1) * _K[:, None] * np.pi / 16) / 2).astype(np.float32)
+DCT[0] /= np.sqrt(2)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 # Table K.1 of ITU-T T.81.
@@ -105,7 +105,7 @@ def jpeg_history(image: Image) -> JpegHistory:
             by an ICC profile blurs the traces. Under 16 pixels a side nothing can be found.
     """
     votes, pixels = np.zeros(64, np.int64), 0
-    windows = [(_luma(window), window) for window in _windows(image)]
+    windows = [(luma_of(window), window) for window in windows_of(image)]
     for luma, window in windows:
         votes += _grid_votes(luma, window)
         pixels += luma.size
@@ -134,20 +134,30 @@ def jpeg_history(image: Image) -> JpegHistory:
     return JpegHistory(reason != "", ratio, share, comb, top, left, quality, reason)
 
 
-def _windows(image: Image) -> Iterator[Image]:
-    """The whole picture, or of a large one windows that begin at multiples of 8 pixels."""
+def windows_of(image: Image, pixels: int | None = None, multiple: int = 8) -> Iterator[Image]:
+    """The whole picture, or of a large one evenly spread windows, of the same grid position.
+
+    Args:
+        image: `(H, W)` or `(H, W, 3)`.
+        pixels: About how many pixels all windows have together; `MAX_PIXELS` where not given.
+        multiple: Windows begin at multiples of so many pixels.
+    """
+    pixels = MAX_PIXELS if pixels is None else pixels
     height, width = image.shape[:2]
-    if height * width <= MAX_PIXELS:
+    if height * width <= pixels:
         yield image
         return
-    across = min(max(1, round((MAX_PIXELS / _WINDOW**2 * width / height) ** 0.5)), width // 8)
-    down = max(1, MAX_PIXELS // _WINDOW**2 // across)
-    for row in np.linspace(0, max(0, height - _WINDOW), down).astype(int) // 8 * 8:
-        for column in np.linspace(0, max(0, width - _WINDOW), across).astype(int) // 8 * 8:
+    across = round((pixels / _WINDOW**2 * width / height) ** 0.5)
+    across = max(1, min(across, width // 8))
+    down = max(1, pixels // _WINDOW**2 // across)
+    rows = np.linspace(0, max(0, height - _WINDOW), down).astype(int) // multiple * multiple
+    columns = np.linspace(0, max(0, width - _WINDOW), across).astype(int) // multiple * multiple
+    for row in rows:
+        for column in columns:
             yield image[row : row + _WINDOW, column : column + _WINDOW]
 
 
-def _luma(image: Image) -> Plane:
+def luma_of(image: Image) -> Plane:
     """BT.601 luma as JPEG computes it, not rounded."""
     return image.astype(np.float32) if image.ndim == 2 else image @ _LUMA
 
@@ -186,14 +196,14 @@ def _count_zeros(luma: Plane) -> npt.NDArray[np.uint8]:
     height, width = luma.shape[0] - 7, luma.shape[1] - 7
     across = np.empty((height + 7, 8, width), np.float32)
     for frequency in range(8):
-        plane = np.multiply(luma[:, :width], _DCT[frequency, 0])
+        plane = np.multiply(luma[:, :width], DCT[frequency, 0])
         for column in range(1, 8):
-            plane += _DCT[frequency, column] * luma[:, column : column + width]
+            plane += DCT[frequency, column] * luma[:, column : column + width]
         across[:, frequency] = plane
     zeros = np.empty((height, width), np.uint8)
     coefficients = np.empty((8, 8 * width), np.float32)
     for row in range(height):  # a row at a time stays in the processor's cache
-        np.matmul(_DCT, across[row : row + 8].reshape(8, -1), out=coefficients)
+        np.matmul(DCT, across[row : row + 8].reshape(8, -1), out=coefficients)
         small = np.abs(coefficients, out=coefficients) < 0.5
         zeros[row] = np.add.reduce(small.reshape(64, width).view(np.uint8), axis=0, dtype=np.uint8)
     return zeros
@@ -206,7 +216,7 @@ def _block_coefficients(luma: Plane) -> Plane:
     blocks = rows.swapaxes(1, 2).reshape(-1, 8, 8)
     low, high = blocks.min(axis=(1, 2)), blocks.max(axis=(1, 2))
     usable = (low > 0.5) & (high < 254.5) & (high > low)
-    return np.abs(_DCT @ blocks[usable] @ _DCT.T).reshape(-1, 64)
+    return np.abs(DCT @ blocks[usable] @ DCT.T).reshape(-1, 64)
 
 
 @cache

@@ -1,0 +1,161 @@
+"""Numerical rank: the sign of a codec that keeps few singular terms.
+
+The matrix is the picture's luma, or that of its blocks, one block a row. A truncated singular value
+decomposition leaves K strong singular values, and then nothing but the rounding to 8 bits, so that
+the values fall steeply between two of them. Those of other pictures fall gently. Any rows and
+columns of a matrix of rank K have rank K at most, so that a part of the picture is enough.
+
+JPEG drops whole frequencies of its blocks too, but those of the DCT: a codec with a transform of
+the picture's own drops more than any frequencies account for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from imagecompression.codec import Image
+from imagecompression.evidence.jpeg_history import Plane, luma_of
+
+MIN_SIDE = 64
+
+ROUNDING = 0.35
+"""Standard deviation of the error of luma, in gray levels: rounded itself, and then as RGB."""
+
+_MOST_ROWS, _MOST_COLUMNS = 512, 2048
+_MOST_BLOCKS = 3000
+_FIRST = 4  # the first values of any picture fall steeply
+_LAST = 8  # those of a square matrix of noise fall steeply at the end
+_EXACT = 0.05  # of the rounding errors: below, rows or columns were repeated, not rounded
+
+Reals = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PictureRank:
+    """Rank of luma as a matrix.
+
+    Attributes:
+        rank: Singular values above what rounding errors alone have.
+        full: How many there are.
+        drop: Largest ratio of two that follow each other, both above or near the rounding errors.
+        before: How many lie before that drop.
+    """
+
+    rank: int
+    full: int
+    drop: float
+    before: int
+
+
+@dataclass(frozen=True)
+class BlockRank:
+    """Rank of the matrix of a picture's blocks, at the grid position of the steepest drop.
+
+    Attributes:
+        block: Side of the blocks.
+        position: Row and column of that grid, 0 … block − 1.
+        rank: Directions before the drop.
+        full: Directions in all, block².
+        drop: Ratio of the variances around the drop.
+        other_drop: The largest at any other grid position.
+        floor: Variance after the drop, in squared gray levels; rounding leaves about 0.12.
+        empty_frequencies: Frequencies of the blocks' DCT on the far side of the drop.
+    """
+
+    block: int
+    position: tuple[int, int]
+    rank: int
+    full: int
+    drop: float
+    other_drop: float
+    floor: float
+    empty_frequencies: int
+
+
+def picture_rank(image: Image) -> PictureRank:
+    """Rank of evenly spread rows and columns of a picture's luma.
+
+    Args:
+        image: The whole picture, `uint8` `(H, W)` or `(H, W, 3)`, sides at least `MIN_SIDE`.
+    """
+    wide = image if image.shape[0] <= image.shape[1] else image.swapaxes(0, 1)
+    rows, columns = (
+        np.linspace(0, side - 1, min(side, most)).astype(int)
+        for side, most in zip(wide.shape[:2], (_MOST_ROWS, _MOST_COLUMNS), strict=True)
+    )
+    matrix = luma_of(wide[np.ix_(rows, columns)]).astype(np.float64)
+    matrix -= matrix.mean()
+    squares = np.linalg.eigvalsh(matrix @ matrix.T)[::-1]
+    values = np.sqrt(np.maximum(squares, 0))
+    # The largest singular value of a matrix of independent errors.
+    errors = ROUNDING * (len(rows) ** 0.5 + len(columns) ** 0.5)
+    drops = values[:-1] / np.maximum(values[1:], 1e-9)
+    usable = (values[:-1] > 0.8 * errors) & (values[1:] > _EXACT * errors)
+    usable[:_FIRST] = False
+    usable[-_LAST:] = False
+    drops = np.where(usable, drops, 1.0)
+    return PictureRank(
+        rank=int((values > errors).sum()),
+        full=len(values),
+        drop=float(drops.max()),
+        before=int(drops.argmax()) + 1,
+    )
+
+
+def block_rank(luma: Plane, block: int) -> BlockRank:
+    """Rank of the matrix of evenly spread blocks, at all positions of their grid.
+
+    Args:
+        luma: `float32` `(H, W)`, sides at least `MIN_SIDE`.
+        block: Side of the blocks, 4 or 8.
+    """
+    found = []
+    for position, matrix in _block_matrices(luma, block):
+        variances = np.linalg.eigvalsh(matrix.T @ matrix / len(matrix))[::-1]
+        variances = np.maximum(variances, _EXACT)
+        drops = variances[:-1] / variances[1:]
+        drops[:_FIRST] = 1.0
+        rank = int(drops.argmax()) + 1
+        found.append((float(drops.max()), rank, float(variances[rank]), position))
+    found.sort(reverse=True)
+    drop, rank, floor, position = found[0]
+    matrix = next(matrix for place, matrix in _block_matrices(luma, block) if place == position)
+    frequencies = ((matrix @ _cosines(block).T) ** 2).mean(axis=0)
+    return BlockRank(
+        block=block,
+        position=position,
+        rank=rank,
+        full=block * block,
+        drop=drop,
+        other_drop=found[1][0],
+        floor=floor,
+        empty_frequencies=int((frequencies < floor * drop**0.5).sum()),
+    )
+
+
+def _block_matrices(luma: Plane, block: int) -> Iterator[tuple[tuple[int, int], Reals]]:
+    """Blocks as rows `(N, block²)`, less their mean, by the position of the grid."""
+    rows, columns = (side // block - 1 for side in luma.shape)
+    chosen = np.linspace(0, rows * columns - 1, min(rows * columns, _MOST_BLOCKS)).astype(int)
+    down, across = np.divmod(chosen, columns)
+    inside = np.arange(block)
+    for top in range(block):
+        for left in range(block):
+            at_rows = (down * block + top)[:, None, None] + inside[:, None]
+            at_columns = (across * block + left)[:, None, None] + inside
+            matrix = luma[at_rows, at_columns].reshape(len(chosen), -1).astype(np.float64)
+            yield (top, left), matrix - matrix.mean()
+
+
+@cache
+def _cosines(block: int) -> Reals:
+    """The two-dimensional DCT-II as a matrix `(block², block²)`, one frequency a row."""
+    frequencies, places = np.mgrid[0:block, 0:block]
+    matrix = np.cos(np.pi * (2 * places + 1) * frequencies / (2 * block)) * np.sqrt(2 / block)
+    matrix[0] /= np.sqrt(2)
+    return np.kron(matrix, matrix)

@@ -1,0 +1,298 @@
+"""Classical signs in pixels: found after the codec that leaves them, and not before."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from conftest import photograph_like
+from PIL import Image as PilImage
+
+from imagecompression import Avif, CodecError, Image, Jpeg2000, KMeans, Svd
+from imagecompression.evidence.block_edges import block_edges
+from imagecompression.evidence.chroma_band import chroma_band
+from imagecompression.evidence.colour_count import colour_count
+from imagecompression.evidence.jpeg_grid import SURE, jpeg_grid
+from imagecompression.evidence.jpeg_history import luma_of, windows_of
+from imagecompression.evidence.low_rank import block_rank, picture_rank
+from imagecompression.evidence.pixel_evidence import pixel_evidence
+from imagecompression.evidence.wavelet_zeros import _halves, wavelet_zeros
+from imagecompression.quantisation_tables import photoshop_quality, quantisation_tables
+
+
+def smooth(height: int, width: int, channels: int, seed: int = 0) -> Image:
+    """A picture whose spectrum falls with frequency like a photograph's."""
+    large = photograph_like(3 * height, 3 * width, channels, seed)
+    size = width, height
+    return np.array(PilImage.fromarray(large).resize(size, PilImage.Resampling.BOX))
+
+
+PICTURE = smooth(264, 328, 3)
+
+
+def saved(image: Image, **options: object) -> tuple[Image, dict[int, list[int]]]:
+    """A picture through Pillow's JPEG, and the file's quantisation tables."""
+    out = io.BytesIO()
+    PilImage.fromarray(image).save(out, "JPEG", **options)
+    file = PilImage.open(out)
+    return np.array(file), file.quantization  # type: ignore[attr-defined]
+
+
+# --- JPEG ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quality", [30, 55, 75, 92])
+@pytest.mark.parametrize(("subsampling", "name"), [(0, "4:4:4"), (1, "4:2:2"), (2, "4:2:0")])
+def test_quality_steps_and_subsampling_of_a_jpeg(quality: int, subsampling: int, name: str) -> None:
+    jpeg, tables = saved(PICTURE, quality=quality, subsampling=subsampling)
+    grid = jpeg_grid(jpeg[3:, 6:])
+    assert grid.decisive
+    assert (grid.history.top, grid.history.left) == (5, 2)
+    assert grid.luma is not None
+    assert grid.luma.quality is not None
+    assert abs(grid.luma.quality - quality) <= 1
+    assert grid.luma.school == "standard"
+    sure = grid.luma.lead >= SURE
+    assert sure.sum() >= 5
+    true = np.array(tables[0]).reshape(8, 8)
+    assert (grid.luma.steps == true)[sure].mean() >= 0.95
+    assert grid.subsampling in (name, None)
+    if quality >= 75:
+        assert grid.subsampling == name
+        assert grid.chroma is not None
+        assert grid.chroma.quality is not None
+        assert abs(grid.chroma.quality - quality) <= 2
+
+
+def test_another_schools_table_is_told_from_libjpegs() -> None:
+    pair = quantisation_tables("photoshop", photoshop_quality(8))
+    jpeg, _ = saved(PICTURE, qtables=[table.ravel().tolist() for table in pair], subsampling=0)
+    luma = jpeg_grid(jpeg).luma
+    assert luma is not None
+    assert (luma.school, luma.quality) == ("photoshop", photoshop_quality(8))
+
+
+def test_an_unknown_table_gives_steps_and_no_quality() -> None:
+    table = np.random.default_rng(0).integers(5, 40, (8, 8))
+    jpeg, _ = saved(PICTURE, qtables=[table.ravel().tolist()] * 2, subsampling=0)
+    grid = jpeg_grid(jpeg)
+    assert grid.found
+    assert not grid.decisive
+    assert grid.luma is not None
+    assert grid.luma.quality is None
+    sure = grid.luma.lead >= SURE
+    assert sure.sum() >= 10
+    assert (grid.luma.steps == table)[sure].mean() >= 0.85
+
+
+def test_gray_jpeg_has_no_chroma() -> None:
+    grid = jpeg_grid(saved(PICTURE[..., 1], quality=70)[0])
+    assert grid.decisive
+    assert grid.chroma is None
+    assert grid.subsampling is None
+
+
+def test_zeros_without_steps_are_no_jpeg() -> None:
+    """Other codecs with 8×8 transforms fire the vote; the comb decides."""
+    from scipy.fft import dctn, idctn
+
+    blocks = PICTURE[..., 1].astype(float).reshape(33, 8, 41, 8)
+    blocks = dctn(blocks, axes=(1, 3), norm="ortho")
+    blocks[np.abs(blocks) < 12] = 0
+    pixels = np.rint(idctn(blocks, axes=(1, 3), norm="ortho")).reshape(264, 328)
+    image = np.clip(pixels, 0, 255).astype(np.uint8)
+    grid = jpeg_grid(image)
+    assert grid.found
+    assert not grid.decisive
+    evidence = pixel_evidence(image)
+    assert evidence.opinion is None
+    vote = evidence.finding("jpeg_grid_vote")
+    assert vote is not None
+    assert vote.value["ratio"] > 3
+    assert evidence.finding("no such finding") is None
+
+
+def test_large_pictures_keep_chromas_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows begin where chroma's blocks of 16 pixels do, wherever luma's grid allows others."""
+    from imagecompression.evidence import jpeg_grid as module
+    from imagecompression.evidence import jpeg_history
+
+    monkeypatch.setattr(jpeg_history, "_WINDOW", 136)
+    monkeypatch.setattr(module, "_CHROMA_PIXELS", 4 * 136 * 136)
+    jpeg, _ = saved(smooth(300, 424, 3), quality=90, subsampling=2)
+    starts = {
+        (window.ctypes.data - jpeg.ctypes.data) // jpeg.strides[0] % 16
+        for window in windows_of(jpeg, 4 * 136 * 136, multiple=16)
+    }
+    assert starts == {0}
+    assert jpeg_grid(jpeg).subsampling == "4:2:0"
+
+
+# --- the other signs -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reversible", "wavelet"), [(False, "9/7"), (True, "5/3")])
+@pytest.mark.parametrize("ratio", [6, 20, 60])
+def test_jpeg2000_by_its_wavelet_at_any_crop(ratio: int, reversible: bool, wavelet: str) -> None:
+    codec = Jpeg2000(ratio=ratio, reversible=reversible)
+    decoded = codec.decode(codec.encode(PICTURE))[3:, 6:]
+    first = wavelet_zeros([luma_of(decoded)], wavelet)[0]  # type: ignore[arg-type]
+    assert first.position == (1, 0)
+    evidence = pixel_evidence(decoded)
+    assert evidence.opinion == "jpeg2000"
+    assert wavelet in evidence.reason
+
+
+# Right halves of the analysis filters of ITU-T T.800, tables F.2 and F.4 (lifting multiplied out).
+FILTERS = {
+    "5/3": ([3 / 4, 1 / 4, -1 / 8], [1.0, -1 / 2]),
+    "9/7": (
+        [0.602949018236, 0.266864118443, -0.078223266529, -0.016864118443, 0.026748757411],
+        [1.115087052457, -0.591271763114, -0.057543526229, 0.091271763114],
+    ),
+}
+
+
+@pytest.mark.parametrize("wavelet", FILTERS)
+def test_lifting_is_convolution_with_the_standards_filters(wavelet: str) -> None:
+    signal = np.random.default_rng(0).normal(0, 9, (64, 1)).astype(np.float32)
+    bands = _halves(signal, wavelet)  # type: ignore[arg-type]
+    for band, half, first in zip(bands, FILTERS[wavelet], (0, 1), strict=True):
+        kernel = np.array(half[:0:-1] + half)
+        kernel /= np.linalg.norm(kernel)
+        filtered = np.convolve(signal[:, 0], kernel, mode="same")[first::2]
+        np.testing.assert_allclose(band[6:26, 0], filtered[6:26], atol=1e-3)
+
+
+@pytest.mark.parametrize("step", [15, 40])
+def test_svd_of_the_whole_picture(step: int) -> None:
+    decoded = Svd.decode(Svd(mode="global", step=step).encode(PICTURE))
+    part = decoded[3:, 6:]
+    values = np.linalg.svd(luma_of(part) - luma_of(part).mean(), compute_uv=False)
+    rank = picture_rank(part)
+    assert rank.full == min(part.shape[:2])
+    assert rank.drop == pytest.approx(values[rank.before - 1] / values[rank.before], rel=1e-3)
+    assert pixel_evidence(part).opinion == "svd"
+    assert picture_rank(PICTURE).drop < 1.5
+
+
+@pytest.mark.parametrize(("block", "step"), [(4, 20), (8, 20), (8, 30)])
+def test_svd_of_blocks_at_the_right_position(block: int, step: int) -> None:
+    codec = Svd(mode="patch", block=block, step=step)
+    decoded = codec.decode(codec.encode(smooth(264, 328, 3, 1)))[1:, 2:]
+    found = block_rank(luma_of(decoded), block)
+    assert found.position == (block - 1, block - 2)
+    assert found.rank < block * block
+    evidence = pixel_evidence(decoded)
+    assert evidence.opinion == "svd"
+    assert f"{block}×{block}" in evidence.reason
+
+
+@pytest.mark.parametrize("colors", [8, 64, 256])
+def test_a_palette_by_its_colours(colors: int) -> None:
+    decoded = KMeans.decode(KMeans(colors=colors).encode(PICTURE))
+    count = colour_count(decoded, [decoded])
+    assert count.colours == len(np.unique(decoded.reshape(-1, 3), axis=0))
+    evidence = pixel_evidence(decoded)
+    assert evidence.opinion == "kmeans"
+    assert str(count.colours) in evidence.reason
+
+
+def test_colours_outside_the_windows_count_where_the_windows_have_few() -> None:
+    image = np.zeros((80, 80, 3), np.uint8)
+    image[:, :, 1] = np.arange(80) % 5
+    image[79, 79] = 200
+    count = colour_count(image, [image[:32, :32], image[32:64, 32:64]])
+    assert count.exact
+    assert count.colours == 6
+    many = np.zeros((160, 80, 3), np.uint8)
+    many[..., 0], many[..., 1] = np.mgrid[0:160, 0:80]
+    seen = colour_count(many, [many[:40], many[40:80]])
+    assert not seen.exact
+    assert seen.colours == 80 * 80
+
+
+def test_a_drawing_is_no_palette() -> None:
+    image = np.full((200, 200, 3), 250, np.uint8)
+    image[50:60, 20:180] = 0
+    image[90:100, 20:120] = (0, 0, 160)
+    assert pixel_evidence(image).opinion is None
+
+
+def test_edges_of_blocks_by_period_and_position() -> None:
+    image = PICTURE.astype(float)
+    image[:, 11::16] += 0  # a copy, unchanged
+    for start in range(5, 328, 16):
+        image[:, start : start + 8] += 6
+    plain = block_edges([luma_of(PICTURE)], 8)
+    edges = block_edges([luma_of(np.clip(image, 0, 255).astype(np.uint8))], 8)
+    assert edges.column == 5
+    assert edges.across > 1.5 > plain.across
+    assert edges.down < 1.2
+
+
+def test_halved_chroma_has_no_fine_detail() -> None:
+    noisy = np.random.default_rng(0).integers(40, 216, (128, 128, 3)).astype(np.uint8)
+    luma, chroma = chroma_band([noisy])
+    planes = np.array(PilImage.fromarray(noisy).convert("YCbCr"))
+    small = PilImage.fromarray(planes[..., 1:].repeat(2, axis=2)[..., :3]).resize((64, 128))
+    planes[..., 1:] = np.array(small.resize((128, 128), PilImage.Resampling.BICUBIC))[..., [0, 2]]
+    halved = np.array(PilImage.fromarray(planes, "YCbCr").convert("RGB"))
+    after_luma, after = chroma_band([halved])
+    assert after.across < chroma.across / 3
+    assert after.down > chroma.down / 3
+    assert after_luma.across > luma.across / 2
+
+
+# --- the opinion -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_no_opinion_on_pictures_without_a_history(seed: int, channels: int) -> None:
+    for image in (smooth(200, 220, channels, seed), photograph_like(144, 200, channels, seed)):
+        evidence = pixel_evidence(image)
+        assert evidence.opinion is None
+        assert evidence.reason == "No classical sign."
+
+
+def test_no_opinion_on_avif() -> None:
+    decoded = Avif.decode(Avif(quality=60).encode(PICTURE))
+    assert pixel_evidence(decoded).opinion is None
+
+
+def test_a_palette_after_a_jpeg_is_the_last_word() -> None:
+    jpeg, _ = saved(PICTURE, quality=60)
+    assert pixel_evidence(KMeans.decode(KMeans(colors=128).encode(jpeg))).opinion == "kmeans"
+
+
+SHAPES = [(1, 1), (1, 300, 3), (15, 16), (16, 16, 3), (47, 96, 3), (64, 64), (97, 65, 3), (8, 900)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_shape_gives_the_same_findings_in_json(shape: tuple[int, ...]) -> None:
+    names = [found.name for found in pixel_evidence(PICTURE).findings]
+    rng = np.random.default_rng(0)
+    for image in (
+        rng.integers(0, 256, shape).astype(np.uint8),
+        np.zeros(shape, np.uint8),
+        np.full(shape, 255, np.uint8),
+    ):
+        evidence = pixel_evidence(image)
+        assert [found.name for found in evidence.findings] == names
+        assert evidence.opinion is None
+        document = evidence.to_json()
+        assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_long_thin_pictures_beyond_the_windows() -> None:
+    for shape in ((4, 700_000), (700_000, 4)):
+        assert pixel_evidence(np.full(shape, 9, np.uint8)).opinion is None
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    for wrong in (np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4))):
+        with pytest.raises(CodecError, match="uint8"):
+            pixel_evidence(wrong)
