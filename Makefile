@@ -6,11 +6,13 @@ READY := $(VENV)/.ready
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND := tensorflow
+export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup quickstart test lint format clean
+.PHONY: help setup quickstart app chromium test lint format clean
 
 help:
 	@echo "make quickstart  set up, then run the main job on real photographs (quickstart/)"
+	@echo "make app         set up, then serve the web app on this machine (ROOT=. RUN=run PORT=8501)"
 	@echo "make test        set up, then run the tests"
 	@echo "make lint        ruff, mypy, import-linter"
 	@echo "make format      rewrite the code in the project's style"
@@ -29,7 +31,20 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY)
 	$(BIN)/python main.py quickstart --out quickstart
 
-test: $(READY)
+# What the web app shows lies below ROOT; RUN is the run it asks, the shipped one if empty.
+ROOT ?= .
+PORT ?= 8501
+app: $(READY)
+	$(BIN)/python main.py app --root '$(ROOT)' --port '$(PORT)' $(if $(RUN),--run '$(RUN)')
+
+# The browser tests need it and say so where it is not there.
+chromium:
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+	  { timeout 60 apt-get update; \
+	    DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install --yes chromium; } \
+	  >/dev/null 2>&1 || true
+
+test: $(READY) chromium
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
@@ -43,4 +58,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache screenshots

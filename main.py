@@ -1005,6 +1005,34 @@ def codecs_command(json_output: Json = False) -> None:
             )
 
 
+@app.command("app")
+def app_command(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than the usual are reached by others.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder made by train; the shipped one if left out.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder whose datasets and runs may be browsed.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Serve the web app: identify, compress, compare, browse; until it is interrupted."""
+    with user_errors(json_output):
+        from desk.app.server import serve
+        from desk.app.settings import AppSettings
+
+        shown = "localhost" if host in ("127.0.0.1", "::1") else host
+        address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+        if json_output:
+            print_json({"url": address})
+        else:
+            print(f"The web app: {address} (end it with Ctrl+C)", flush=True)
+        serve(AppSettings(run, root), host, port)
+
+
 @app.command("quickstart")
 def quickstart_command(
     out: Annotated[Path, typer.Option(help="Folder for everything made.")] = Path("quickstart"),

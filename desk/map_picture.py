@@ -50,15 +50,17 @@ def class_colors(labels: Sequence[str]) -> dict[str, str]:
     }
 
 
-def map_picture(image: npt.NDArray[np.uint8], found: TraceMap) -> bytes:
+def map_picture(image: npt.NDArray[np.uint8], found: TraceMap, *, strength: float = 1.0) -> bytes:
     """A PNG of the map over the picture, its longer side at most `MAX_SIDE` pixels.
 
     A cell's colour is its most probable class, the stronger the more confident; where a patch
     abstains, it is gray.
 
     Args:
-        image: The picture that the map was made of, `uint8` `(H, W)` or `(H, W, 3)`.
+        image: The picture that the map was made of, `uint8` `(H, W)` or `(H, W, 3)`; it may be
+            reduced already.
         found: Its map.
+        strength: Of the colours, 0 (the picture alone) to 1 (as reports have it).
     """
     picture = PilImage.fromarray(image)
     picture.thumbnail((MAX_SIDE, MAX_SIDE), reducing_gap=2.0)
@@ -72,7 +74,7 @@ def map_picture(image: npt.NDArray[np.uint8], found: TraceMap) -> bytes:
     low, high = _OPACITY
     opacity = np.where(number == ABSTAIN, high, low + (high - low) * found.confidence_map)
     cells = np.ix_(rows, columns)
-    alpha = opacity[cells][..., np.newaxis].astype(np.float32)
+    alpha = strength * opacity[cells][..., np.newaxis].astype(np.float32)
     drawn = (1 - alpha) * gray + alpha * palette[number[cells]]
     out = io.BytesIO()
     PilImage.fromarray((drawn + 0.5).astype(np.uint8)).save(out, "PNG")

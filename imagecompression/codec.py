@@ -9,6 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -23,7 +26,7 @@ Image = npt.NDArray[np.uint8]
 MAX_PIXELS = 100_000_000
 """No decoder allocates for more pixels than this; a larger header is refused unread."""
 
-_pixel_limit = MAX_PIXELS
+_pixel_limit: ContextVar[int] = ContextVar("pixel_limit", default=MAX_PIXELS)
 
 
 class CodecError(ImageCompressionError):
@@ -275,21 +278,38 @@ def check_image(image: Image) -> Image:
 
 
 def lower_pixel_limit(pixels: int) -> None:
-    """Refuse pictures over `pixels`, which is at most `MAX_PIXELS`, in this process from now on.
+    """Refuse pictures over `pixels`, which is at most `MAX_PIXELS`, in this thread from now on.
 
     For processes that serve strangers: every decoder and encoder asks `check_size`.
 
     Raises:
         CodecError: Under 1, or over `MAX_PIXELS`.
     """
-    global _pixel_limit
     if not 1 <= pixels <= MAX_PIXELS:
         raise CodecError(f"A pixel limit lies from 1 to {MAX_PIXELS:,}. Received: {pixels}")
-    _pixel_limit = pixels
+    _pixel_limit.set(pixels)
+
+
+@contextmanager
+def pixel_limit(pixels: int) -> Iterator[None]:
+    """Refuse pictures of more than `pixels` pixels while the context lasts, in this thread.
+
+    For those who have less memory than `MAX_PIXELS` takes; it can only lower the limit.
+
+    >>> with pixel_limit(100):  # doctest: +ELLIPSIS
+    ...     check_size(20, 30)
+    Traceback (most recent call last):
+    imagecompression.codec.TooManyPixelsError: The picture has ... the limit of 100. ...
+    """
+    token = _pixel_limit.set(min(pixels, _pixel_limit.get()))
+    try:
+        yield
+    finally:
+        _pixel_limit.reset(token)
 
 
 def check_size(width: int, height: int) -> None:
-    """Check a picture's size against `MAX_PIXELS`, or against what `lower_pixel_limit` has set.
+    """Check a picture's size against `MAX_PIXELS`, or a lower limit that was set.
 
     Raises:
         TooManyPixelsError: Over the limit.
@@ -297,8 +317,9 @@ def check_size(width: int, height: int) -> None:
     """
     if width < 1 or height < 1:
         raise CodecError(f"A picture needs at least 1×1 pixels. Received: {width}×{height}")
-    if width * height > _pixel_limit:
+    limit = _pixel_limit.get()
+    if width * height > limit:
         raise TooManyPixelsError(
-            f"The picture has more pixels than the limit of {_pixel_limit:,}. "
+            f"The picture has more pixels than the limit of {limit:,}. "
             f"Received: {width}×{height} = {width * height:,}"
         )

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = (
     "vet-sources", "build-dataset", "audit", "verify", "export", "train", "evaluate", "classify",
     "inspect", "serve", "calibrate", "export-model", "tune", "cross-validate", "benchmark-models",
-    "compress", "decompress", "compare", "codecs", "quickstart", "report", "verify-case",
+    "compress", "decompress", "compare", "codecs", "quickstart", "report", "verify-case", "app",
 )  # fmt: skip
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import brightness_run
 import numpy as np
 import onnx
 import pytest
@@ -187,3 +189,22 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be loaded"):
         export_onnx(Run.load(run.path))
     assert not (run.path / ONNX_FILE).exists()
+
+
+def test_onnxruntime_does_not_report_to_its_maker(tmp_path: Path) -> None:
+    """It would leave a session file in the temporary folder, and send what it noted."""
+    brightness_run.write_run(tmp_path / "run")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    script = (
+        "import sys; from pathlib import Path; from train.run import Run\n"
+        "assert Run.load(Path(sys.argv[1])).onnx is not None\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "run")],
+        check=True,
+        cwd=ROOT,
+        env={**environment, "TMPDIR": str(temporary), "HOME": str(tmp_path)},
+    )
+    assert list(temporary.iterdir()) == []

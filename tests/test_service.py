@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import io
 import json
 import os
@@ -451,8 +452,12 @@ def test_impossible_limits(wrong: dict[str, Any]) -> None:
         replace(LIMITS, **wrong)
 
 
-def test_the_pixel_limit_can_only_be_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imagecompression.codec._pixel_limit", MAX_PIXELS)
+def test_the_pixel_limit_can_only_be_lowered() -> None:
+    contextvars.copy_context().run(_lower_the_pixel_limit)
+    check_size(100, 51)
+
+
+def _lower_the_pixel_limit() -> None:
     for wrong in (0, MAX_PIXELS + 1):
         with pytest.raises(CodecError, match="limit"):
             lower_pixel_limit(wrong)

@@ -1,0 +1,1 @@
+"""The pages of the web app, one a file; each has a function `show`."""
