@@ -140,8 +140,8 @@ def ais22(
     middle, and one answer a crop. `classes` counts those of the protocol that the classifier
     knows; with fewer than eight the task is easier.
 
-    The level `image` pools patches of `image_patch` pixels of the crop; `patch-224` shows the
-    crop itself, to networks that take it.
+    The level `image` pools patches of `image_patch` pixels of the crop, without the flat ones;
+    `patch-224` pools all.
     """
     known = tuple(name for name in CLASSES if name in settings.labels)
     if len(known) < 2:

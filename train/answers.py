@@ -24,7 +24,7 @@ from train.evaluator import EvaluationError
 from train.families import family_of, family_probabilities
 from train.pictures import Picture, random_patches, read_pictures
 from train.run import Predict
-from train.verdict import pooled_probabilities, telling_patches
+from train.verdict import patch_offsets, pooled_probabilities, telling_patches
 
 IMAGE = "image"
 """The level of whole pictures; others are called by `patch_level`."""
@@ -51,7 +51,8 @@ class ProtocolSettings:
     Attributes:
         labels: The classes, in the order of the probabilities.
         split: "train", "val", "test" or "all".
-        patch_sizes: Sides of patches, in pixels, that are judged one by one.
+        patch_sizes: Sides of patches, in pixels, that are judged one by one: by themselves up to
+            `image_patch`, larger ones as pictures of that size are.
         image_patch: Side of the patches that a picture's own verdict is pooled from.
         patches: Patches of each size that a picture gives, at random grid phases.
         image_patches: Most patches that a picture's verdict is pooled from.
@@ -190,13 +191,14 @@ def views(pictures: Iterable[Picture]) -> Iterator[View]:
 def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> Iterator[Answers]:
     """The answers about each view, at every level that the picture is large enough for.
 
-    Patches are cut at random grid phases. A picture's own verdict is pooled as
-    `train.verdict.classify_image` does it, from patches spread evenly over it; where all of them
-    are flat there is no verdict and no answer.
+    Patches are cut at random grid phases. One that is larger than `image_patch` is judged like a
+    picture of its size: its answer is pooled from patches spread evenly over it. A picture's own
+    verdict is pooled as `train.verdict.classify_image` does it; where all its patches are flat
+    there is no verdict and no answer.
 
     Args:
-        predict: Patches `uint8` `(N, P, P, 3)` to probabilities `(N, C)`, for every P of the
-            settings.
+        predict: Patches `uint8` `(N, P, P, 3)` to probabilities `(N, C)`, for `image_patch` and
+            all smaller sizes of the settings.
         shown: The pictures; a few are held at a time.
         settings: See `ProtocolSettings`.
 
@@ -205,7 +207,7 @@ def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> 
     """
     waiting = iter(shown)
     while batch := list(itertools.islice(waiting, _VIEWS_AT_ONCE)):
-        for level, cutter in _levels(settings):
+        for level, cutter, parts in _levels(settings):
             stacks = [cutter(view) for view in batch]
             asked = [place for place, stack in enumerate(stacks) if len(stack)]
             if not asked:
@@ -214,9 +216,10 @@ def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> 
             ends = np.cumsum([len(stacks[i]) for i in asked])[:-1]
             for place, part in zip(asked, np.split(answers, ends), strict=True):
                 view = batch[place]
-                if level == IMAGE:
-                    part = pooled_probabilities(part)[np.newaxis].astype(np.float32)
-                yield Answers(level, view.label, view.source, view.facts, part)
+                if parts != 1:
+                    items = part.reshape(-1, parts or len(part), part.shape[-1])
+                    part = np.stack([pooled_probabilities(item) for item in items])
+                yield Answers(level, view.label, view.source, view.facts, part.astype(np.float32))
 
 
 def probabilities(
@@ -273,13 +276,21 @@ def counted(shown: list[Picture], progress: Progress | None, stage: str) -> Iter
 
 def _levels(
     settings: ProtocolSettings,
-) -> list[tuple[str, Callable[[View], npt.NDArray[np.uint8]]]]:
-    """Each level, and how a view's patches for it are cut."""
+) -> list[tuple[str, Callable[[View], npt.NDArray[np.uint8]], int]]:
+    """Each level, how a view's patches are cut for it, and how many make one answer; 0 for all."""
+    side = settings.image_patch
+
+    def places(size: int) -> list[tuple[int, int]]:
+        return list(itertools.product(*patch_offsets(size, size, side))) if size > side else []
 
     def at_random(size: int) -> Callable[[View], npt.NDArray[np.uint8]]:
         def cutter(view: View) -> npt.NDArray[np.uint8]:
             rng = generator(settings.seed, view.name, patch_level(size))
-            return random_patches(view.image, size, settings.patches, rng)
+            patches = random_patches(view.image, size, settings.patches, rng)
+            if not len(patches) or size <= side:
+                return patches
+            parts = [patches[:, y : y + side, x : x + side] for y, x in places(size)]
+            return np.stack(parts, axis=1).reshape(-1, side, side, 3)
 
         return cutter
 
@@ -289,8 +300,11 @@ def _levels(
             return np.empty((0, size, size, 3), np.uint8)
         return telling_patches(view.image, size, settings.image_patches)[0]
 
-    patches = [(patch_level(size), at_random(size)) for size in settings.patch_sizes]
-    return [*patches, (IMAGE, evenly)]
+    patches = [
+        (patch_level(size), at_random(size), len(places(size)) or 1)
+        for size in settings.patch_sizes
+    ]
+    return [*patches, (IMAGE, evenly, 0)]
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:
