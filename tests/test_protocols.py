@@ -19,13 +19,21 @@ from typer.testing import CliRunner, Result
 import main
 from datasets.manifest import SCHEMA, read_manifest, write_manifest
 from datasets.patches import PatchConfig, extract_patches
+from datasets.seeds import generator
 from datasets.sources import pixel_hash
 from datasets.storage import Storage
 from imagecompression import CODECS, Jpeg, Jpeg2000, Lossless, RateSearch, RatioTarget
 from imagecompression.metrics import measure
 from train import ais22 as ais22_module
 from train.ais22 import PUBLISHED, ais22, ais22_pictures
-from train.answers import Answers, ProtocolSettings, RememberedAnswers, UnsuitableDatasetError
+from train.answers import (
+    Answers,
+    ProtocolSettings,
+    RememberedAnswers,
+    UnsuitableDatasetError,
+    View,
+    ask,
+)
 from train.calibration import Calibration, FittedOn
 from train.cross_encoder import cross_encoder, without
 from train.evaluator import EvaluationError
@@ -44,7 +52,7 @@ from train.protocols import (
 from train.robustness import OPERATIONS, robustness
 from train.run import Run
 from train.source_kind import read_kinds, source_kind
-from train.verdict import classify_image
+from train.verdict import classify_image, pooled_probabilities, telling_patches
 
 LABELS = ("uncompressed", "jpeg", "jpeg2000")
 SIZE = 32
@@ -535,7 +543,9 @@ def test_ais22(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return np.tile(np.array([0.7, 0.1, 0.2, 0.0], np.float32), (len(pixels), 1))
 
     labels = ("uncompressed", "jpeg", "webp", "jpeg2000")
-    settings = ProtocolSettings(labels, patches=2, cache=tmp_path / "kept", workers=1)
+    settings = ProtocolSettings(
+        labels, patches=2, image_patch=224, cache=tmp_path / "kept", workers=1
+    )
     done: list[str] = []
     rows = ais22(predict, large, settings, lambda stage, *_: done.append(stage)).rows
     assert set(done) == {"ais22, encoding", "ais22"}
@@ -563,6 +573,30 @@ def test_ais22(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ]
     assert len(places) == 1
     assert all(offset % 8 for offset in places[0])
+
+
+def test_large_patches_are_judged_as_pictures_of_their_size() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (150, 170, 3), np.uint8)
+    view = View("a", "jpeg", "source", image, {})
+    sides: set[int] = set()
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        sides.add(pixels.shape[1])
+        share = pixels[:, 0, 0, :1] / 512.0  # another answer for each patch
+        return np.concatenate([share, 1 - share], axis=1).astype(np.float32)
+
+    settings = ProtocolSettings(("jpeg", "webp"), patch_sizes=(64, 32, 100), image_patch=32)
+    found = {one.level: one.probabilities for one in ask(predict, [view], settings)}
+    assert sides == {32}
+    assert {level: len(part) for level, part in found.items()} == {
+        "patch-32": settings.patches, "patch-64": settings.patches, "patch-100": settings.patches,
+        "image": 1,
+    }  # fmt: skip
+    large = random_patches(image, 100, settings.patches, generator(0, "a", "patch-100"))
+    for patch, answer in zip(large, found["patch-100"], strict=True):
+        parts, _ = telling_patches(patch, 32)
+        assert len(parts) == 9
+        np.testing.assert_allclose(answer, pooled_probabilities(predict(parts)), atol=1e-6)
 
 
 def test_what_ais22_cannot_judge(dataset: Path) -> None:
