@@ -1,7 +1,9 @@
-"""How fast a run classifies: megapixels of patches a second and core, and a cold `classify`.
+"""How fast a run classifies: megapixels of patches a second and core, and commands started cold.
 
-The CPU time of the whole process, all its threads together, stands for one core; the least of
-several rounds counts, because other work on the machine only ever adds to it.
+The CPU time of a whole process, all its threads together, stands for one core; the least of
+several rounds counts, because other work on the machine only ever adds to it. Commands are
+`classify` and `report` on a picture of one and of twelve megapixels: wall and CPU seconds from an
+empty process, and the most memory it held.
 
     python -m benchmarks.inference
 """
@@ -9,6 +11,7 @@ several rounds counts, because other work on the machine only ever adds to it.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,8 +27,31 @@ from train.verdict import telling_patches
 
 PATCHES = 256
 ROUNDS = 8
-SIDE = 1024
-"""Of the picture for the cold `classify`, in pixels."""
+COLD_ROUNDS = 3
+SIZES = {"1 megapixel": (1024, 1024), "12 megapixels": (3000, 4000)}
+"""Heights and widths of the pictures for the commands."""
+
+
+def cold(command: list[str]) -> dict[str, float]:
+    """The least wall seconds, CPU seconds and MiB of several runs of a command of main.py."""
+    walls, cpus, memory = [], [], []
+    for _ in range(COLD_ROUNDS):
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "main.py", *command], stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        _, status, usage = os.wait4(process.pid, 0)
+        walls.append(time.perf_counter() - started)
+        if status:
+            raise SystemExit(f"main.py {' '.join(command)} ended with {status}")
+        cpus.append(usage.ru_utime + usage.ru_stime)
+        memory.append(usage.ru_maxrss / 1024)  # Linux: KiB
+    return {
+        "wall seconds": round(min(walls), 2),
+        "CPU seconds": round(min(cpus), 2),
+        "MiB at most": round(max(memory)),
+    }
 
 
 def main() -> int:
@@ -34,7 +60,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/inference.csv"))
     arguments = parser.parse_args()
     run = Run.load(arguments.run)
-    picture = generated_picture(SIDE, SIDE, 3)
+    picture = generated_picture(1024, 1024, 3)
     patches, _ = telling_patches(picture, run.patch_size, PATCHES)
     pixels = patches[..., 0].size
     run.predict(patches)
@@ -44,20 +70,19 @@ def main() -> int:
         run.predict(patches)
         seconds.append(time.process_time() - started)
     speed = pixels / min(seconds) / 1e6
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "picture.png"
-        file.write_bytes(Lossless().encode(picture))
-        walls = []
-        for _ in range(3):
-            started = time.perf_counter()
-            command = [sys.executable, "main.py", "classify", str(file), "--json"]
-            subprocess.run([*command, "--run", str(arguments.run)], check=True, capture_output=True)
-            walls.append(time.perf_counter() - started)
     rows = [
         {"what": "megapixels a core-second", "value": round(speed, 3)},
         {"what": "patches a core-second", "value": round(len(patches) / min(seconds), 1)},
-        {"what": "cold classify of a megapixel, wall seconds", "value": round(min(walls), 2)},
     ]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (height, width) in SIZES.items():
+            file = Path(folder) / f"{width}.png"
+            file.write_bytes(Lossless().encode(generated_picture(height, width, 3)))
+            for command in ("classify", "report"):
+                out = ["--out", f"{folder}/reports"] if command == "report" else []
+                arguments_of = [command, str(file), "--json", "--run", str(arguments.run), *out]
+                for what, value in cold(arguments_of).items():
+                    rows.append({"what": f"{command} of {name}, {what}", "value": value})
     write_table(arguments.out, rows)
     write_environment(arguments.out)
     for row in rows:
