@@ -44,7 +44,7 @@ class Agreement:
         sentence: For a reader.
         container: The lossy codec that the container itself shows; "uncompressed" for a lossless
             file, which is silent about its pixels' past; None where it cannot tell.
-        network: The class that the network names; None where it names none.
+        network: The class that the network names; None where it names none, or says "mixed".
         classical: The codec whose classical signs the pixels bear; None for no sign, which most
             codecs leave none of.
     """
@@ -62,6 +62,8 @@ def agreement(
     verdict: Verdict | None,
     classical: str | None,
     details: Mapping[str, str] | None = None,
+    *,
+    mixed: bool = False,
 ) -> Agreement:
     """Compare the witnesses.
 
@@ -72,8 +74,12 @@ def agreement(
         classical: See `Agreement`.
         details: What else is known of a codec's traces in the pixels, by its name, such as
             "quality about 80".
+        mixed: Whether parts of the picture have different histories: then the network names no
+            class for all of it.
     """
-    network = verdict.label if verdict is not None and verdict.status == "named" else None
+    network = None
+    if verdict is not None and verdict.status == "named" and not mixed:
+        network = verdict.label
     said = {
         "the container": None if container == LOSSLESS else container,
         "the network": network,
@@ -111,11 +117,11 @@ def agreement(
         ((name, codec),) = witnesses.items()
         verb = "show" if codec == LOSSLESS else "were"
         past = f"whose pixels {verb} {_told(codec, details)}"
-        silent = _silence(verdict, classical, skip=name)
+        silent = _silence(verdict, classical, mixed, skip=name)
         sentence = f"{subject} {past}: so says {name} alone; {silent}"
     else:
         status = "no witness"
-        sentence = f"{subject} on whose past nothing speaks: {_silence(verdict, classical)}"
+        sentence = f"{subject} on whose past nothing speaks: {_silence(verdict, classical, mixed)}"
     return Agreement(status, sentence + ".", container, network, classical)
 
 
@@ -137,11 +143,12 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _silence(verdict: Verdict | None, classical: str | None, skip: str = "") -> str:
+def _silence(verdict: Verdict | None, classical: str | None, mixed: bool, skip: str = "") -> str:
     """Why witnesses say nothing."""
     reasons = []
-    if skip != "the network" and (verdict is None or verdict.status != "named"):
-        answer = "was not asked" if verdict is None else f"says “{verdict.answer}”"
+    if skip != "the network" and (verdict is None or verdict.status != "named" or mixed):
+        said = "mixed" if mixed or verdict is None else verdict.answer
+        answer = "was not asked" if verdict is None else f"says “{said}”"
         reasons.append(f"the network {answer}")
     if classical is None:
         reasons.append("no classical sign was found")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from desk.case_log import CASE_FILE, CaseEntry, append_entry, log_head
 from desk.error_rates import read_error_rates
 from desk.examination import examine
-from desk.report import Report, family_title, json_bytes, make_report, plain
+from desk.report import Report, family_title, json_bytes, make_report, plain, region_rows
 from desk.report_page import index_page
 from desk.tool_facts import tool_facts
 from imagecompression.atomic_file import write_bytes_atomic
@@ -179,12 +179,13 @@ def _write(report: Report, out: Path, name: str) -> dict[str, str]:
 def _summary(report: Report, hashes: dict[str, str]) -> dict[str, Any]:
     model = report.model
     verdict = model["verdict"]
+    is_one = bool(verdict.get("label")) and not region_rows(model)
     return {
         "name": model["file"]["name"],
         "sha256": model["file"]["sha256"],
         "verdict": verdict["verdict"],
-        "probability": verdict["probability"] if verdict.get("label") else None,
-        "family": family_title(model),
+        "probability": verdict["probability"] if is_one else None,
+        "family": family_title(model) if is_one else "",
         "agreement": model["agreement"]["status"],
         "sentence": model["agreement"]["sentence"],
         "error": model["error"],

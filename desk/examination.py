@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from desk.agreement import TITLES, Agreement, agreement
 from desk.error_rates import error_rates_finding, read_error_rates
 from desk.map_picture import map_picture
+from desk.regions import Regions, find_regions
 from desk.trace_map import TraceMap, trace_map
 from imagecompression.errors import ImageCompressionError
 from imagecompression.evidence.finding import Finding
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from train.run import Run
 
 NOT_ENOUGH_PIXELS = "not enough pixels"
+MIXED = "mixed"
 
 LIMITS = (
     "A verdict speaks of the last lossy codec that left traces in the pixels, not of who made the "
@@ -35,6 +37,9 @@ LIMITS = (
     "other processing wipe traces out.",
     "The map shows single patches. A patch is wrong more often than the picture, and a place that "
     "differs from its surroundings is no proof of manipulation.",
+    "“mixed” means that parts look like different codecs. That can be a montage, and it can be a "
+    "mistake on content that differs from part to part. Parts by one codec, or by codecs of one "
+    "family, are never told apart.",
     "What a container says can be written by anybody; what a network says can be wrong on pictures "
     "unlike those that it was trained on.",
 )
@@ -102,6 +107,7 @@ class Examination:
         verdict: The network's; None without pixels, or with too few.
         not_enough: Why there is no verdict although there are pixels; empty if there is one.
         trace_map: None where there is no verdict.
+        regions: Whether parts have different histories; None where there is no map.
         map_picture: PNG of the map over the picture; empty where there is no map.
         agreement: Whether the witnesses agree.
         error_rates: How often such verdicts are right, as measured.
@@ -116,14 +122,22 @@ class Examination:
     verdict: Verdict | None
     not_enough: str
     trace_map: TraceMap | None
+    regions: Regions | None
     map_picture: bytes
     agreement: Agreement
     error_rates: Finding
     confusions: tuple[str, ...]
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether parts of the picture have different histories."""
+        return self.regions is not None and self.regions.status == "mixed"
+
+    @property
     def answer(self) -> str:
-        """What to show to a reader: a class, "unknown", or why there is none."""
+        """What to show to a reader: a class, "mixed", "unknown", or why there is none."""
+        if self.is_mixed:
+            return MIXED
         if self.verdict is not None:
             return self.verdict.answer
         return "unreadable" if self.picture is None else NOT_ENOUGH_PIXELS
@@ -174,7 +188,7 @@ def examine_bytes(
     del data  # a gigabyte at most
 
     pixels, verdict, not_enough = None, None, ""
-    found, drawn = None, b""
+    found, regions, drawn = None, None, b""
     if loaded is not None:
         pixels = _pixel_evidence(loaded.pixels)
         height, width = loaded.pixels.shape[:2]
@@ -186,9 +200,13 @@ def examine_bytes(
         else:
             verdict = classify(loaded.pixels, run)
             found = trace_map(loaded.pixels, run)
-            drawn = map_picture(loaded.pixels, found)
+            regions = find_regions(found)
+            drawn = map_picture(loaded.pixels, found, regions)
     opinion = pixels.opinion if pixels is not None else None
-    named = verdict.label if verdict is not None and verdict.status == "named" else None
+    mixed = regions is not None and regions.status == "mixed"
+    named = None
+    if verdict is not None and verdict.status == "named" and not mixed:
+        named = verdict.label
     return Examination(
         file=FileFacts(name, byte_count, sha256, hash_after() if hash_after else sha256),
         picture=None if loaded is None else _picture_facts(loaded),
@@ -198,6 +216,7 @@ def examine_bytes(
         verdict=verdict,
         not_enough=not_enough,
         trace_map=found,
+        regions=regions,
         map_picture=drawn,
         agreement=agreement(
             loaded.format if loaded is not None else container.format.lower(),
@@ -205,6 +224,7 @@ def examine_bytes(
             verdict,
             opinion,
             _details(pixels),
+            mixed=mixed,
         ),
         error_rates=error_rates_finding(
             rates, named, _measures(loaded, byte_count, named, container, pixels)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
+from desk.regions import Regions
 from desk.trace_map import ABSTAIN, TraceMap
 
 CLASS_COLORS = {
@@ -50,16 +51,23 @@ def class_colors(labels: Sequence[str]) -> dict[str, str]:
     }
 
 
-def map_picture(image: npt.NDArray[np.uint8], found: TraceMap, *, strength: float = 1.0) -> bytes:
+def map_picture(
+    image: npt.NDArray[np.uint8],
+    found: TraceMap,
+    regions: Regions | None = None,
+    *,
+    strength: float = 1.0,
+) -> bytes:
     """A PNG of the map over the picture, its longer side at most `MAX_SIDE` pixels.
 
     A cell's colour is its most probable class, the stronger the more confident; where a patch
-    abstains, it is gray.
+    abstains, it is gray. Borders of regions are lines in black and white.
 
     Args:
         image: The picture that the map was made of, `uint8` `(H, W)` or `(H, W, 3)`; it may be
             reduced already.
         found: Its map.
+        regions: Of a mixed picture.
         strength: Of the colours, 0 (the picture alone) to 1 (as reports have it).
     """
     picture = PilImage.fromarray(image)
@@ -76,9 +84,27 @@ def map_picture(image: npt.NDArray[np.uint8], found: TraceMap, *, strength: floa
     cells = np.ix_(rows, columns)
     alpha = strength * opacity[cells][..., np.newaxis].astype(np.float32)
     drawn = (1 - alpha) * gray + alpha * palette[number[cells]]
+    if regions is not None:
+        _draw_borders(drawn, regions)
     out = io.BytesIO()
     PilImage.fromarray((drawn + 0.5).astype(np.uint8)).save(out, "PNG")
     return out.getvalue()
+
+
+def _draw_borders(drawn: npt.NDArray[np.float32], regions: Regions) -> None:
+    """Draw the borders of regions into a picture `(H, W, 3)`: seen on any colour."""
+    height, width = drawn.shape[:2]
+    numbers = np.zeros((height, width), np.int64)
+    for place in range(len(regions.regions)):
+        numbers[regions.mask(place, height, width)] = place
+    for distance, level in ((2, 255.0), (1, 0.0)):
+        for axis in (0, 1):
+            length = numbers.shape[axis] - distance
+            if length < 1:
+                continue
+            near = np.take(numbers, range(length), axis)
+            far = np.take(numbers, range(distance, length + distance), axis)
+            drawn[:height, :width][tuple(np.nonzero(near != far))] = level
 
 
 def _cell_of(length: int, edges: Sequence[int]) -> npt.NDArray[np.int64]:

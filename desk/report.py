@@ -28,6 +28,15 @@ SCHEMA = "imagecompression-report/1"
 MAX_TEXT = 2000
 """Characters of a text out of the evidence that are kept."""
 
+REGION_HEADS = ("looks like", "confidence", "share of the area", "box in pixels", "patches")
+
+MIXED_NOTE = (
+    "Parts look like different codecs; lines in black and white show the borders in the map. A box "
+    "is width × height at (left, top). That the parts differ is surer than what they are: a mild "
+    "codec may be called “uncompressed” or by another name. The verdict above is for the picture "
+    "as a whole."
+)
+
 _DEPTH = 12
 
 
@@ -76,7 +85,11 @@ def report_model(examination: Examination, run: Run, tool: Mapping[str, Any]) ->
     found = examination
     verdict: dict[str, Any] = {"verdict": found.answer}
     if found.verdict is not None:
-        verdict = {**as_json(found.verdict), "probability": found.verdict.probability}
+        verdict = {
+            **as_json(found.verdict),
+            "verdict": found.answer,
+            "probability": found.verdict.probability,
+        }
     else:
         verdict["reason"] = found.error or found.not_enough
     file = found.file
@@ -100,6 +113,7 @@ def report_model(examination: Examination, run: Run, tool: Mapping[str, Any]) ->
         },
         "pixel_evidence": None if found.pixels is None else found.pixels.to_json(),
         "map": None if found.trace_map is None else found.trace_map.to_json(),
+        "regions": None if found.regions is None else found.regions.to_json(),
         "error_rates": found.error_rates.to_json(),
         "known_confusions": found.confusions,
         "limits": LIMITS,
@@ -156,6 +170,27 @@ def plain(content: Any, depth: int = 0) -> Any:
     if isinstance(content, np.generic):
         return plain(content.item(), depth)
     return printable(str(content))
+
+
+def region_rows(model: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The regions of a mixed picture as rows of a table; none for others.
+
+    Columns as in `REGION_HEADS`.
+    """
+    regions = model["regions"]["regions"] if model["regions"] else []
+    rows: list[tuple[str, ...]] = []
+    for region in regions:
+        left, top, right, bottom = region["box"]
+        rows.append(
+            (
+                region["label"],
+                f"{region['confidence']:.2f}",
+                f"{100 * region['area_share']:.1f} %",
+                f"{right - left}×{bottom - top} at ({left}, {top})",
+                f"{region['patches']}, and {region['flat']} flat",
+            )
+        )
+    return rows
 
 
 def family_title(model: Mapping[str, Any]) -> str:

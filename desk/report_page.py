@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from desk.map_picture import ABSTAINING_COLOR, class_colors
-from desk.report import family_title
+from desk.report import MIXED_NOTE, REGION_HEADS, family_title, region_rows
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -42,6 +42,9 @@ def report_page(model: Mapping[str, Any], map_picture: bytes = b"") -> bytes:
             report=model,
             title=model["file"]["name"],
             family=family_title(model),
+            regions=region_rows(model),
+            region_heads=REGION_HEADS,
+            mixed_note=MIXED_NOTE,
             colors={**class_colors(labels), "abstained": ABSTAINING_COLOR},
             map_uri=f"data:image/png;base64,{picture}" if picture else "",
         )

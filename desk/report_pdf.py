@@ -15,7 +15,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from desk.map_picture import class_colors
-from desk.report import family_title
+from desk.report import MIXED_NOTE, REGION_HEADS, family_title, region_rows
 from desk.report_page import value_text
 
 MAX_FINDINGS = 200
@@ -79,8 +79,10 @@ def _story(model: Mapping[str, Any], map_picture: bytes, width: float) -> list[A
         story.insert(3, _paragraph("The file on disk is no longer what was examined."))
     label = verdict.get("label")
     answer = verdict["verdict"]
+    regions = region_rows(model)
     if label:
         near = "" if verdict["status"] == "named" else f"; nearest class: {label}"
+        near = f"; as a whole nearest to {label}" if regions else near
         sure = "" if verdict["calibrated"] else " (not calibrated: it only ranks the classes)"
         answer += f"{near}, probability {verdict['probability']:.3f}{sure}"
     story.append(_paragraph(answer))
@@ -111,6 +113,13 @@ def _story(model: Mapping[str, Any], map_picture: bytes, width: float) -> list[A
                 "often wrong.",
                 size=_SMALL,
             ),
+        ]
+    if regions:
+        widths = [share * width for share in (0.18, 0.14, 0.18, 0.28, 0.22)]
+        story += [
+            _head("Mixed: regions with different histories"),
+            _table([REGION_HEADS, *regions], widths, head=True),
+            _paragraph(MIXED_NOTE, size=_SMALL),
         ]
     witnesses = model["agreement"]
     said = [(name, value_text(witnesses[name])) for name in ("container", "network", "classical")]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from desk.app.upload import Upload, decode, on_disk, one_at_a_time, thumbnail
 from desk.examination import examine
 from desk.map_picture import MAX_SIDE, map_picture
-from desk.report import Report, make_report
+from desk.regions import Regions
+from desk.report import REGION_HEADS, Report, make_report, region_rows
 from desk.report_page import value_text
 from desk.trace_map import TraceMap
 
@@ -26,16 +27,18 @@ class Identified:
         report: As the command ``report`` writes it.
         small: The picture reduced to `desk.map_picture.MAX_SIDE`; None where there is no map.
         trace_map: None where there is no verdict.
+        regions: Whether parts have different histories; None where there is no map.
     """
 
     report: Report
     small: Image | None
     trace_map: TraceMap | None
+    regions: Regions | None
 
     def drawn(self, strength: float) -> bytes:
         """A PNG of the map over the picture, its colours at a strength from 0 to 1."""
         assert self.small is not None and self.trace_map is not None
-        return map_picture(self.small, self.trace_map, strength=strength)
+        return map_picture(self.small, self.trace_map, self.regions, strength=strength)
 
 
 def identify(upload: Upload, run: Run, tool: Mapping[str, Any]) -> Identified:
@@ -55,16 +58,17 @@ def identify(upload: Upload, run: Run, tool: Mapping[str, Any]) -> Identified:
         found = examine(path, run)
         mapped = found.trace_map is not None
         small = thumbnail(decode(upload), MAX_SIDE) if mapped else None
-        return Identified(make_report(found, run, tool), small, found.trace_map)
+        return Identified(make_report(found, run, tool), small, found.trace_map, found.regions)
 
 
 def verdict_row(model: Mapping[str, Any]) -> dict[str, Any]:
     """One line of the table of verdicts, from a report's model."""
     verdict = model["verdict"]
+    names_one = verdict.get("label") and not region_rows(model)
     return {
         "file": model["file"]["name"],
         "verdict": verdict["verdict"],
-        "probability": verdict["probability"] if verdict.get("label") else None,
+        "probability": verdict["probability"] if names_one else None,
         "witnesses": model["agreement"]["status"],
         "format": model["container"]["format"],
         "bytes": model["file"]["bytes"],
@@ -78,6 +82,11 @@ def probability_rows(model: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"class": label, "probability": found[label]}
         for label in sorted(found, key=lambda label: -found[label])
     ]
+
+
+def region_table(model: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The regions of a mixed picture from a report's model; none for others."""
+    return [dict(zip(REGION_HEADS, row, strict=True)) for row in region_rows(model)]
 
 
 def error_rate_rows(model: Mapping[str, Any]) -> list[dict[str, Any]]:

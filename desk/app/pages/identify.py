@@ -13,6 +13,7 @@ from desk.app.identification import (
     finding_rows,
     identify,
     probability_rows,
+    region_table,
     verdict_row,
 )
 from desk.app.page import (
@@ -28,6 +29,7 @@ from desk.app.upload import Upload, without_folders
 from desk.batch import report_names
 from desk.examination import LIMITS
 from desk.map_picture import ABSTAINING_COLOR, class_colors
+from desk.report import MIXED_NOTE
 from imagecompression.errors import ImageCompressionError
 
 _KEPT = "identified"
@@ -95,6 +97,7 @@ def _show_details(found: Identified) -> None:
         _show_probabilities(model)
     with right:
         _show_map(found)
+    _show_regions(model)
     _show_downloads(found)
     _show_evidence(model)
     show_command(model["command"])
@@ -135,6 +138,14 @@ def _show_map(found: Identified) -> None:
         if share > 0
     ]
     st.markdown(" &nbsp; ".join(legend), unsafe_allow_html=True)
+
+
+def _show_regions(model: dict[str, Any]) -> None:
+    rows = region_table(model)
+    if rows:
+        st.markdown("**Mixed: regions with different histories**")
+        st.dataframe(rows, key="regions")
+        st.caption(MIXED_NOTE)
 
 
 def _show_evidence(model: dict[str, Any]) -> None:
