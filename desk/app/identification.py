@@ -93,7 +93,8 @@ def error_rate_rows(model: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was measured for pictures like this one, from a report's model; none if nothing was."""
     return [
         {
-            "on": f"{rate['level']}s of {rate['class']}",
+            "a": rate["level"],
+            "of": rate["class"],
             "where": " and ".join(
                 f"{name.replace('_', ' ')} {_interval(*ends)}"
                 for name, ends in rate["band"].items()

@@ -35,6 +35,9 @@ from imagecompression.errors import ImageCompressionError
 _KEPT = "identified"
 """Session state: what is known of each upload, by its identifier."""
 
+_LONG = ("value", "note")
+"""Columns of findings that share what room there is."""
+
 
 def show() -> None:
     """The page."""
@@ -156,7 +159,8 @@ def _show_evidence(model: dict[str, Any]) -> None:
     ):
         with st.expander(title, expanded=title == "Container"):
             if findings:
-                st.dataframe(finding_rows(findings), key=f"findings-{title}")
+                widths = {name: st.column_config.Column(width="medium") for name in _LONG}
+                st.dataframe(finding_rows(findings), column_config=widths, key=f"findings-{title}")
             else:
                 st.write("Nothing.")
     with st.expander("How often such a verdict is right"):
