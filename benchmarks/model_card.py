@@ -144,6 +144,31 @@ def robustness_table(tables: Tables, name: str) -> list[str]:
     return lines if len(lines) > 2 else []
 
 
+def ais22_table(tables: Tables) -> list[str]:
+    """AIS-22's eight classes by file size, beside what was published."""
+    wanted = {"level": "image", "choice": "protocol's classes", "label": "all"}
+    found = {
+        crop: {float(row["kilobytes"]): row for row in rows(tables, "ais22", crop=crop, **wanted)}
+        for crop in ("middle", "off grid")
+    }
+    if not all(found.values()):
+        return []
+    lines = [
+        "| AIS-22's protocol, file of | published | on the grid | off the grid |",
+        "|---|---:|---:|---:|",
+    ]
+    for size, row in sorted(found["middle"].items()):
+        cells = (percent(row, "published"), percent(row), percent(found["off grid"][size]))
+        lines.append(f"| {size:g} kB | {' | '.join(cells)} |")
+
+    def mean(crop: str, column: str) -> str:
+        values = [float(row[column]) for row in found[crop].values()]
+        return f"{100 * sum(values) / len(values):.1f} %"
+
+    cells = (mean("middle", "published"), mean("middle", "accuracy"), mean("off grid", "accuracy"))
+    return [*lines, f"| **mean** | {' | '.join(cells)} |"]
+
+
 def reliability_line(tables: Tables, name: str) -> list[str]:
     found = {
         level: one(tables, "reliability", set=name, level=level, probabilities="calibrated")
@@ -174,7 +199,9 @@ def figures(tables: Tables, run_labels: tuple[str, ...], *, whole: bool) -> str:
     if whole:
         parts += [
             band_table(tables, "kodak-all"),
+            ["What a change afterwards leaves, seven classes, a file of each class and picture:"],
             robustness_table(tables, "kodak-seven"),
+            ais22_table(tables),
             reliability_line(tables, "kodak-seven") + reliability_line(tables, "kodak-all"),
         ]
     return "\n\n".join("\n".join(part) for part in parts if part)
