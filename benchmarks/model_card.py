@@ -169,6 +169,33 @@ def ais22_table(tables: Tables) -> list[str]:
     return [*lines, f"| **mean** | {' | '.join(cells)} |"]
 
 
+def grid_lines(tables: Tables, name: str) -> list[str]:
+    """Accuracy over the 64 phases of the block grid."""
+    phases = [row for row in rows(tables, "grid-phase", set=name) if row["phase"] != "mean"]
+    found = [float(row["accuracy"]) for row in phases]
+    if not found:
+        return []
+    return [
+        f"Of 64×64 patches at each of the 64 phases of the grid, {100 * min(found):.1f} to "
+        f"{100 * max(found):.1f} % are told among seven classes."
+    ]
+
+
+def recompression_table(tables: Tables) -> list[str]:
+    """Pictures that went through two codecs, cropped and scaled between or after them."""
+    lines = [
+        "| two codecs, crop and resize between them | the first is named | the last is named |",
+        "|---|---:|---:|",
+    ]
+    titles = {"double": "the last at 8:1 or 20:1", "double-first": "the first at 8:1 or 20:1"}
+    for history in ("double", "double-first"):
+        wanted = {"level": "image", "history": history, "label": "all"}
+        first, last = (one(tables, "first-codec", truth=t, **wanted) for t in ("first", "last"))
+        if first and last:
+            lines.append(f"| {titles[history]} | {percent(first)} | {percent(last)} |")
+    return lines if len(lines) > 2 else []
+
+
 def reliability_line(tables: Tables, name: str) -> list[str]:
     found = {
         level: one(tables, "reliability", set=name, level=level, probabilities="calibrated")
@@ -201,6 +228,8 @@ def figures(tables: Tables, run_labels: tuple[str, ...], *, whole: bool) -> str:
             band_table(tables, "kodak-all"),
             ["What a change afterwards leaves, seven classes, a file of each class and picture:"],
             robustness_table(tables, "kodak-seven"),
+            grid_lines(tables, "kodak-seven"),
+            recompression_table(tables),
             ais22_table(tables),
             reliability_line(tables, "kodak-seven") + reliability_line(tables, "kodak-all"),
         ]
