@@ -757,9 +757,13 @@ def serve_command(
                 print(url)
             sys.stdout.flush()
 
-        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn sends them on when it is done
-            signal.signal(number, lambda *_: sys.exit(0))
-        serve(run or DEFAULT_RUN, host, port, limits, token, ready)
+        ends = (signal.SIGINT, signal.SIGTERM)  # uvicorn sends them on when it is done
+        before = [signal.signal(number, lambda *_: sys.exit(0)) for number in ends]
+        try:
+            serve(run or DEFAULT_RUN, host, port, limits, token, ready)
+        finally:
+            for number, handler in zip(ends, before, strict=True):
+                signal.signal(number, handler)
 
 
 @app.command("verify-case")

@@ -476,6 +476,7 @@ def test_no_page_of_the_description_loads_anything(run: Run) -> None:
 
 
 def test_bad_settings_of_serve(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     for options, word in (
         (["--run", str(tmp_path)], "run directory"),
         (["--token-file", str(tmp_path / "absent")], "absent"),
@@ -486,6 +487,7 @@ def test_bad_settings_of_serve(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert word in result.stderr
         assert "Traceback" not in result.stderr
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 # The real thing ----------------------------------------------------------------------------------
