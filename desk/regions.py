@@ -33,15 +33,15 @@ BORDER_COST = 0.5
 FLOOR = 0.01
 """A patch's probabilities below this count as this: no single patch speaks with more than 100:1."""
 
-LEAST_GAIN = 0.7
+LEAST_GAIN = 1.5
 """What a border between two codecs must gain over one class for the whole picture: log-probability
 less the border's cost, for each patch of the smaller side."""
 
 LEAST_GAIN_OF_UNCOMPRESSED = 2.5
 """The same between a codec and "uncompressed"; at most 4.6 by `FLOOR`."""
 
-SMALLEST_REGION = 5
-"""Patches that carry traces; with the default stride some 110×110 pixels, or 90×140."""
+SMALLEST_REGION = 8
+"""Patches that carry traces: about 90×90 pixels at the default stride."""
 
 UNCOMPRESSED = "uncompressed"
 

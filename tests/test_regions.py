@@ -80,8 +80,8 @@ def f1(one: np.ndarray, other: np.ndarray) -> float:
     ("ground", "pasted", "side", "sure"),
     [
         (JPEG, WEBP, 3, 0.9),
-        (WEBP, JPEG2000, 5, 0.6),
-        (HEIC, JPEG, 8, 0.6),
+        (WEBP, JPEG2000, 5, 0.8),
+        (HEIC, JPEG, 8, 0.8),
         (UNCOMPRESSED, JPEG, 5, 0.95),
         (HEIC, UNCOMPRESSED, 8, 0.95),
     ],
@@ -116,7 +116,7 @@ def test_a_mild_codec_that_looks_uncompressed_in_places_is_uniform() -> None:
     """Which places do depends on content; a clear codec beside such a picture is found."""
     mild = np.zeros((16, 16, len(LABELS)))
     mild[..., UNCOMPRESSED], mild[..., WEBP] = 0.7, 0.2
-    mild[:7, :, UNCOMPRESSED], mild[:7, :, WEBP] = 0.1, 0.8
+    mild[:11, :, UNCOMPRESSED], mild[:11, :, WEBP] = 0.05, 0.85
     mild += 0.1 / len(LABELS)
     assert find_regions(map_of(mild)).status == "uniform"
     clear = saying(np.full((16, 16), JPEG2000))
@@ -234,9 +234,9 @@ def test_any_map_gives_sound_regions(
 
 
 @settings(deadline=None, max_examples=20)
-@given(seed=st.integers(0, 10**6), side=st.integers(3, 7))
+@given(seed=st.integers(0, 10**6), side=st.integers(4, 7))
 def test_a_mirrored_picture_has_mirrored_regions(seed: int, side: int) -> None:
-    said = saying(square(JPEG, WEBP, side, (14, 23)), wrong=0.05, seed=seed)
+    said = saying(square(JPEG, WEBP, side, (14, 23)), 0.95, 0.02, seed)
     one, other = find_regions(map_of(said)), find_regions(map_of(said[:, ::-1].copy()))
     assert one.status == other.status == "mixed"
     assert f1(one.mask(1, 400, 700)[:, ::-1], other.mask(1, 400, 700)) > 0.99
