@@ -137,9 +137,9 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
     assert hosts == {f"127.0.0.1:{server.port}"}
 
 
-def picture(brightness: int, seed: int = 0) -> bytes:
+def picture(brightness: int, seed: int = 0, height: int = 96, width: int = 128) -> bytes:
     """A PNG that the run calls by its brightness: dark uncompressed, bright jpeg."""
-    noise = np.random.default_rng(seed).integers(-20, 20, (96, 128, 3))
+    noise = np.random.default_rng(seed).integers(-20, 20, (height, width, 3))
     return Lossless().encode((brightness + noise).astype(np.uint8))
 
 
@@ -284,12 +284,14 @@ def test_only_this_machine_is_served(server: Server) -> None:
 def test_memory_stays_flat(page: Any, server: Server) -> None:
     page.set_viewport_size({"width": 900, "height": 300})  # little to draw
     page.goto(server.url())
+    ballast = bytes(2 * MEBIBYTE)  # behind the PNG's end: quick to examine, seen if it is kept
     at = []
     for number in range(UPLOADS):
         if number:
             page.get_by_role("button", name=re.compile("^Remove picture")).first.click()
             playwright.expect(page.locator("h3")).to_have_count(0, timeout=PATIENCE)
-        upload(page, f"picture-{number}.png", picture(220 if number % 2 else 30, number))
+        data = picture(220 if number % 2 else 30, number, 40, 48) + ballast
+        upload(page, f"picture-{number}.png", data)
         playwright.expect(page.locator("h3")).to_have_text(
             f"picture-{number}.png", timeout=PATIENCE
         )
