@@ -17,9 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
+
+if TYPE_CHECKING:
+    from train.run import Run
 
 # Quiet TensorFlow's start-up notes; they would drown the progress on standard error.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -47,6 +50,9 @@ ConfigFile = Annotated[
     Path | None, typer.Option(help="JSON of settings, as tune writes; options below go first.")
 ]
 ModelName = Annotated[str | None, typer.Option(help="Model name; see docs/reference.")]
+RunOrShipped = Annotated[
+    Path | None, typer.Option(help="Run folder made by train; the shipped one if left out.")
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; all cores if none.")]
 Groups = Annotated[
     Path | None, typer.Option(help="CSV with columns file, group and, if known, origin.")
@@ -591,23 +597,15 @@ def evaluate_command(
 @app.command("classify")
 def classify_command(
     images: Annotated[list[Path], typer.Argument(help="Picture files, or folders to walk.")],
-    run: Annotated[
-        Path | None, typer.Option(help="Run folder made by train; the shipped one if left out.")
-    ] = None,
+    run: RunOrShipped = None,
     json_output: Json = False,
 ) -> None:
     """Name the codec that has compressed each picture."""
     with user_errors(json_output):
-        from train.backend import load_keras
         from train.classification import DEFAULT_RUN, classify_files
-        from train.run import Run
         from train.verdict import as_json
 
-        loaded = Run.load(run or DEFAULT_RUN)
-        if loaded.onnx is None:
-            load_keras()
-        for note in loaded.notes:
-            announce(note)
+        loaded = loaded_run(run)
         with staged_progress() as progress:
             results, errors = classify_files(
                 images, loaded, lambda done, total: progress("classifying", done, total)
@@ -665,9 +663,7 @@ def inspect_command(
 def report_command(
     images: Annotated[list[Path], typer.Argument(help="Picture files, or folders to walk.")],
     out: Annotated[Path, typer.Option(help="Folder of the reports and their index.")],
-    run: Annotated[
-        Path | None, typer.Option(help="Run folder made by train; the shipped one if left out.")
-    ] = None,
+    run: RunOrShipped = None,
     case: Annotated[
         Path | None, typer.Option(help="Folder whose case log gets an entry for each picture.")
     ] = None,
@@ -676,15 +672,8 @@ def report_command(
     """Examine pictures and write a report on each, as JSON, HTML and PDF."""
     with user_errors(json_output):
         from desk.batch import write_reports
-        from train.backend import load_keras
-        from train.classification import DEFAULT_RUN
-        from train.run import Run
 
-        loaded = Run.load(run or DEFAULT_RUN)
-        if loaded.onnx is None:
-            load_keras()
-        for note in loaded.notes:
-            announce(note)
+        loaded = loaded_run(run)
         options = (("--out", out), ("--run", run), ("--case", case))
         given = [str(word) for option in options if option[1] is not None for word in option]
         words = ["report", *map(str, images), *given, *(["--json"] if json_output else [])]
@@ -722,9 +711,7 @@ def serve_command(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the bearer token that requests must bear.")
     ] = None,
-    run: Annotated[
-        Path | None, typer.Option(help="Run folder made by train; the shipped one if left out.")
-    ] = None,
+    run: RunOrShipped = None,
     workers: Workers = None,
     queue: Annotated[int, typer.Option(help="Uploads that may wait for a worker.")] = 16,
     max_megabytes: Annotated[int, typer.Option(help="Of a request.")] = 32,
@@ -1015,9 +1002,7 @@ def app_command(
         str, typer.Option(help="Address to listen on; others than the usual are reached by others.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
-    run: Annotated[
-        Path | None, typer.Option(help="Run folder made by train; the shipped one if left out.")
-    ] = None,
+    run: RunOrShipped = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder whose datasets and runs may be browsed.")
     ] = None,
@@ -1109,6 +1094,20 @@ def complain_of_sources(result: Any) -> None:
         complain(problem.file, problem.error)
     if problems:
         raise typer.Exit(1)
+
+
+def loaded_run(path: Path | None) -> Run:
+    """A run, the shipped one if none is named, ready to be asked; its notes are announced."""
+    from train.backend import load_keras
+    from train.classification import DEFAULT_RUN
+    from train.run import Run
+
+    loaded = Run.load(path or DEFAULT_RUN)
+    if loaded.onnx is None:
+        load_keras()
+    for note in loaded.notes:
+        announce(note)
+    return loaded
 
 
 def announce(line: str) -> None:

@@ -261,7 +261,7 @@ def rows(cases: Sequence[Case]) -> list[dict[str, object]]:
         score = f1(case)
         for group, value in groups(case):
             counts["spliced", group, value].append((score > 0, score))
-        mixed = find_regions(case.ground_map).status == "mixed"
+        mixed = find_regions(case.ground_map).is_mixed
         for group, value in (("all", ""), ("class", case.splice.ground.label)):
             counts["unspliced", group, value].append((mixed, 0.0))
     order = ("all", "twins", "size", "donor", "least ratio", "class", "pair")

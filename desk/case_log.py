@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from imagecompression.errors import ImageCompressionError
+from imagecompression.file_hash import file_sha256
 
 CASE_FILE = "case.jsonl"
 LOCK_FILE = "case.jsonl.lock"
@@ -184,7 +185,7 @@ def verify_case(folder: Path) -> CaseCheck:
             file = folder / name
             if not file.is_file():
                 absent.append(name)
-            elif _file_sha256(file) != digest:
+            elif file_sha256(file) != digest:
                 changed[name] = number
     except OSError as error:
         raise CaseLogError(f"{path}: cannot be read: {error}") from error
@@ -253,11 +254,6 @@ def _last_line(path: Path) -> bytes | None:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from desk.regions import Regions, find_regions
 from desk.trace_map import TraceMap, trace_map
 from imagecompression.errors import ImageCompressionError
 from imagecompression.evidence.finding import Finding
+from imagecompression.file_hash import file_sha256
 from imagecompression.image_io import LoadedImage, decode_image, read_bytes
 from train.classification import classify
 from train.families import family_of
@@ -131,7 +132,7 @@ class Examination:
     @property
     def is_mixed(self) -> bool:
         """Whether parts of the picture have different histories."""
-        return self.regions is not None and self.regions.status == "mixed"
+        return self.regions is not None and self.regions.is_mixed
 
     @property
     def answer(self) -> str:
@@ -203,7 +204,7 @@ def examine_bytes(
             regions = find_regions(found)
             drawn = map_picture(loaded.pixels, found, regions)
     opinion = pixels.opinion if pixels is not None else None
-    mixed = regions is not None and regions.status == "mixed"
+    mixed = regions is not None and regions.is_mixed
     named = None
     if verdict is not None and verdict.status == "named" and not mixed:
         named = verdict.label
@@ -295,8 +296,7 @@ def _picture_facts(loaded: LoadedImage) -> PictureFacts:
 
 def _hash_on_disk(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""
 

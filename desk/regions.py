@@ -100,6 +100,11 @@ class Regions:
     centres: tuple[tuple[float, ...], tuple[float, ...]]
     size: tuple[int, int]
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether parts of the picture have different histories."""
+        return self.status == "mixed"
+
     def mask(self, place: int, height: int, width: int) -> npt.NDArray[np.bool_]:
         """Where the region `regions[place]` is, `bool` `(height, width)`, at any resolution.
 

@@ -7,7 +7,6 @@ the index's own (by its hash), and anything from elsewhere.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from desk.map_picture import ABSTAINING_COLOR, class_colors
+from desk.page_template import script_source, template_environment
 from desk.report import MIXED_NOTE, REGION_HEADS, family_title, region_rows
 
 if TYPE_CHECKING:
@@ -59,11 +59,10 @@ def index_page(index: Mapping[str, Any]) -> bytes:
         index: What ``index.json`` holds, see `desk.batch.write_reports`.
     """
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     page = (
         _environment()
         .get_template("index.html")
-        .render(index=index, title="Reports", script=script, script_hash=f"'sha256-{digest}'")
+        .render(index=index, title="Reports", script=script, script_hash=script_source(script))
     )
     return page.encode("utf-8")
 
@@ -81,15 +80,8 @@ def value_text(value: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(TEMPLATES)
+    environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters["value_text"] = value_text
     environment.globals["long_text"] = LONG_TEXT
     return environment

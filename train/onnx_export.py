@@ -6,7 +6,6 @@ from, so that a stale one is never used. It holds standard operators and its own
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import warnings
@@ -127,12 +126,6 @@ def export_onnx(run: Run) -> Path:
     write_bytes_atomic(path, found.SerializeToString(deterministic=True))
     _check_agreement(OnnxModel(path), model, path)
     return path
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_agreement(exported: OnnxModel, model: Any, path: Path) -> None:

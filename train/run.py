@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from imagecompression.errors import ImageCompressionError
+from imagecompression.file_hash import file_sha256
 from train.calibration import Calibration
-from train.onnx_export import ONNX_FILE, OnnxError, OnnxModel, file_sha256
+from train.onnx_export import ONNX_FILE, OnnxError, OnnxModel
 from train.outputs import Outputs, output_model
 from train.unknown import Rejection
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image as PilImage
 
+from desk.page_template import script_source, template_environment
 from imagecompression.codec import Image
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    pass
 
 MAX_VIEW = 1024
 """Side of the part that is looked at, in pixels; larger ones make the page slow."""
@@ -82,13 +81,12 @@ def slider_page(left: Image, right: Image, left_name: str, right_name: str) -> s
         right_name: Its caption, escaped here.
     """
     script = (Path(__file__).parent / "slider.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     uris = [
         f"data:image/png;base64,{base64.b64encode(png(image)).decode('ascii')}"
         for image in (left, right)
     ]
     return (
-        _environment()
+        template_environment(Path(__file__).parent)
         .get_template("slider.html")
         .render(
             uris=uris,
@@ -96,15 +94,6 @@ def slider_page(left: Image, right: Image, left_name: str, right_name: str) -> s
             width=left.shape[1],
             height=left.shape[0],
             script=script,
-            script_hash=f"'sha256-{digest}'",
+            script_hash=script_source(script),
         )
-    )
-
-
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
