@@ -34,7 +34,7 @@ from benchmarks.environment import write_environment, write_table
 from benchmarks.progress import log
 from datasets.operations import Compress
 from datasets.patches import as_rgb
-from desk.regions import find_regions
+from desk.regions import Regions, find_regions
 from desk.trace_map import TraceMap, trace_map
 from imagecompression import Image, Lossless
 from imagecompression.atomic_file import write_bytes_atomic
@@ -223,9 +223,8 @@ def _facts(found: TraceMap) -> dict[str, Any]:
     return {name: getattr(found, name) for name in fields}
 
 
-def f1(case: Case) -> float:
+def f1(case: Case, found: Regions) -> float:
     """F1 of the region, or of all regions of one family, that fits the pasted part best."""
-    found = find_regions(case.map)
     height, width = case.truth.shape
     best = 0.0
     for family in {region.family for region in found.regions}:
@@ -258,7 +257,7 @@ def rows(cases: Sequence[Case]) -> list[dict[str, object]]:
     """The table: spliced pictures by group, then unspliced ones by class."""
     counts: dict[tuple[str, str, str], list[tuple[bool, float]]] = defaultdict(list)
     for case in cases:
-        score = f1(case)
+        score = f1(case, find_regions(case.map))
         for group, value in groups(case):
             counts["spliced", group, value].append((score > 0, score))
         mixed = find_regions(case.ground_map).is_mixed
@@ -284,6 +283,19 @@ def rows(cases: Sequence[Case]) -> list[dict[str, object]]:
     return table
 
 
+def make_cases(
+    files: Sequence[Path], path: Path, folder: Path, count: int, seed: int
+) -> list[Case]:
+    """The splices of `plan` from pictures, with the answers of the run at `path`."""
+    loaded = Run.load(path)
+    run = RememberingRun(**{one.name: getattr(loaded, one.name) for one in dataclasses.fields(Run)})
+    cases = []
+    for splice in plan(files, run.labels, count, seed):
+        cases.append(make_case(splice, run, folder))
+        log("splices", len(cases), count)
+    return cases
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/val"))
@@ -293,14 +305,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("results/splices.csv"))
     arguments = parser.parse_args()
-    loaded = Run.load(arguments.run)
-    run = RememberingRun(**{one.name: getattr(loaded, one.name) for one in dataclasses.fields(Run)})
     files = sorted(path for path in arguments.data.iterdir() if path.suffix in (".png", ".tif"))
-    splices = plan(files, run.labels, arguments.count, arguments.seed)
-    cases = []
-    for done, splice in enumerate(splices, start=1):
-        cases.append(make_case(splice, run, arguments.folder))
-        log("splices", done, len(splices))
+    cases = make_cases(files, arguments.run, arguments.folder, arguments.count, arguments.seed)
     table = rows(cases)
     write_table(arguments.out, table)
     write_environment(arguments.out)

@@ -33,15 +33,28 @@ BORDER_COST = 0.5
 FLOOR = 0.01
 """A patch's probabilities below this count as this: no single patch speaks with more than 100:1."""
 
-LEAST_GAIN = 1.5
-"""What a border between two codecs must gain over one class for the whole picture: log-probability
-less the border's cost, for each patch of the smaller side."""
 
-LEAST_GAIN_OF_UNCOMPRESSED = 2.5
-"""The same between a codec and "uncompressed"; at most 4.6 by `FLOOR`."""
+@dataclass(frozen=True)
+class Thresholds:
+    """How clear a division must be before a picture is called mixed.
 
-SMALLEST_REGION = 8
-"""Patches that carry traces: about 90×90 pixels at the default stride."""
+    `benchmarks.region_thresholds` sets them for the network that is shipped.
+
+    Attributes:
+        least_gain: What a border between two codecs must gain over one class for the whole
+            picture: log-probability less the border's cost, for each patch of the smaller side.
+        least_gain_of_uncompressed: The same between a codec and "uncompressed"; at most 4.6 by
+            `FLOOR`.
+        smallest_region: Patches that carry traces.
+    """
+
+    least_gain: float = 1.5
+    least_gain_of_uncompressed: float = 2.5
+    smallest_region: int = 8
+
+
+THRESHOLDS = Thresholds()
+"""A smallest region of 8 patches is about 90×90 pixels at the default stride."""
 
 UNCOMPRESSED = "uncompressed"
 
@@ -155,13 +168,12 @@ class _Division:
     gain: float
 
 
-def find_regions(found: TraceMap) -> Regions:
+def find_regions(found: TraceMap, thresholds: Thresholds = THRESHOLDS) -> Regions:
     """The regions of a picture with different histories, from its trace map."""
     telling = found.confidence_map > 0
-    status: RegionsStatus = (
-        "uniform" if telling.sum() >= 2 * SMALLEST_REGION else ("not enough evidence")
-    )
-    division = _division(found, telling) if status == "uniform" else None
+    enough = telling.sum() >= 2 * thresholds.smallest_region
+    status: RegionsStatus = "uniform" if enough else "not enough evidence"
+    division = _division(found, telling, thresholds) if enough else None
     size = (found.row_edges[-1], found.column_edges[-1])
     half = found.patch_size / 2
     centres = (tuple(top + half for top in found.rows), tuple(x + half for x in found.columns))
@@ -178,7 +190,9 @@ def find_regions(found: TraceMap) -> Regions:
     return Regions("mixed", regions, cells, strengths, centres, size)
 
 
-def _division(found: TraceMap, telling: npt.NDArray[np.bool_]) -> _Division | None:
+def _division(
+    found: TraceMap, telling: npt.NDArray[np.bool_], thresholds: Thresholds
+) -> _Division | None:
     """The best division in two; None if one class explains the picture."""
     families, probabilities = family_probabilities(found.probabilities, found.labels)
     plain = probabilities[..., families.index(UNCOMPRESSED)] if UNCOMPRESSED in families else None
@@ -186,15 +200,17 @@ def _division(found: TraceMap, telling: npt.NDArray[np.bool_]) -> _Division | No
     codecs = [place for place, name in enumerate(families) if name != UNCOMPRESSED]
     names = [families[place] for place in codecs]
     mild = _logarithms(probabilities[..., codecs] + shared, telling)
-    best = _best_division(names, mild, list(itertools.combinations(range(len(names)), 2)), telling)
-    if best is not None and best.gain >= LEAST_GAIN:
+    pairs = list(itertools.combinations(range(len(names)), 2))
+    best = _best_division(names, mild, pairs, telling, thresholds.smallest_region)
+    if best is not None and best.gain >= thresholds.least_gain:
         return best
     if plain is None:
         return None
     pure = _logarithms(probabilities, telling)
     nothing = families.index(UNCOMPRESSED)
-    best = _best_division(families, pure, [(nothing, place) for place in codecs], telling)
-    if best is not None and best.gain >= LEAST_GAIN_OF_UNCOMPRESSED:
+    pairs = [(nothing, place) for place in codecs]
+    best = _best_division(families, pure, pairs, telling, thresholds.smallest_region)
+    if best is not None and best.gain >= thresholds.least_gain_of_uncompressed:
         return best
     return None
 
@@ -211,6 +227,7 @@ def _best_division(
     logs: npt.NDArray[np.float64],
     pairs: list[tuple[int, int]],
     telling: npt.NDArray[np.bool_],
+    smallest_region: int,
 ) -> _Division | None:
     """The division by one of the pairs with the highest score; None if one family scores higher.
 
@@ -219,6 +236,7 @@ def _best_division(
         logs: `(R, K, F)`.
         pairs: Numbers of the families of the first and of the second side.
         telling: `(R, K)`.
+        smallest_region: See `Thresholds`.
     """
     single = score = float(logs.sum(axis=(0, 1)).max())
     best = None
@@ -227,7 +245,7 @@ def _best_division(
         if bounds[pair] <= score:  # without any border's cost
             break
         margins = logs[..., pair[1]] - logs[..., pair[0]]
-        second = _without_specks(_minimum_cut(margins), telling)
+        second = _without_specks(_minimum_cut(margins), telling, smallest_region)
         if second.all() or not second.any():
             continue
         chosen = np.where(second, logs[..., pair[1]], logs[..., pair[0]])
@@ -282,14 +300,14 @@ def _minimum_cut(margins: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def _without_specks(
-    second: npt.NDArray[np.bool_], telling: npt.NDArray[np.bool_]
+    second: npt.NDArray[np.bool_], telling: npt.NDArray[np.bool_], smallest_region: int
 ) -> npt.NDArray[np.bool_]:
     """The sides with each connected part of too few telling patches given to the other side."""
     cleaned = second.copy()
     for side in (True, False):  # of the parts that the first pass leaves
         numbers, count = _parts(cleaned == side)
         sizes = np.bincount(numbers[telling], minlength=count + 1)
-        specks = sizes < SMALLEST_REGION
+        specks = sizes < smallest_region
         specks[0] = False
         cleaned[specks[numbers]] = not side
     return cleaned

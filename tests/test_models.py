@@ -179,14 +179,14 @@ def test_phase_combs_by_slices() -> None:
 
 
 def test_combs_name_the_quantiser_at_the_phase_of_the_grid() -> None:
-    """Every AC coefficient a multiple of 10: steps 10, 5 and 2 fit, at one phase only."""
+    """Every AC coefficient a multiple of 10: steps 10, 5, 2 and 1 fit, at one phase only."""
     spectra = 10.0 * np.random.default_rng(0).integers(-3, 4, (9, 9, 8, 8))
     spectra[..., 0, 0] = 1024
     blocks = idctn(spectra, axes=(2, 3), norm="ortho")
     gray = blocks.swapaxes(1, 2).reshape(72, 72)
     picture = gray[None, 3:67, 5:69, None].repeat(3, axis=3).astype(np.float32)
     phases = np.asarray(BlockHistograms(8, luma=4, chroma=1, combs=4)(picture))[0]
-    combs = phases[:, -36:].reshape(64, 9, 4).mean(axis=2)  # the mean over the frequencies
+    combs = phases[:, -40:].reshape(64, 10, 4).mean(axis=2)  # the mean over the frequencies
     by_step = dict(zip([step for row in COMB_STEPS for step in row], combs.T, strict=True))
     for step, votes in by_step.items():
         if 10 % step == 0:

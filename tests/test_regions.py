@@ -19,7 +19,7 @@ from datasets.photographs import PHOTOGRAPHS, read_photograph
 from desk.batch import write_reports
 from desk.examination import examine
 from desk.map_picture import map_picture
-from desk.regions import BORDER_COST, SMALLEST_REGION, Regions, find_regions
+from desk.regions import BORDER_COST, THRESHOLDS, Regions, find_regions
 from desk.trace_map import ABSTAIN, TraceMap, trace_map
 from imagecompression import Jpeg, Jpeg2000, RatioTarget, encode_to_target
 from train.classification import DEFAULT_RUN
@@ -137,7 +137,7 @@ def test_near_twins_count_as_one() -> None:
 
 def test_small_specks_are_no_regions() -> None:
     classes = np.full((16, 20), JPEG)
-    classes[5, 5 : 5 + SMALLEST_REGION - 1] = WEBP
+    classes[5, 5 : 5 + THRESHOLDS.smallest_region - 1] = WEBP
     assert find_regions(map_of(saying(classes, sure=1.0))).status == "uniform"
     classes[3:6, 4:10] = WEBP
     classes[12:14, 2:4] = WEBP
@@ -220,7 +220,7 @@ def test_any_map_gives_sound_regions(
     masks = np.stack([found.mask(place, height, width) for place in range(len(found.regions))])
     assert masks.sum(axis=0).max() == 1
     for place, region in enumerate(found.regions):
-        assert region.patches >= SMALLEST_REGION
+        assert region.patches >= THRESHOLDS.smallest_region
         assert region.patches + region.flat == np.sum(found.cells == place)
         assert region.area_share == pytest.approx(masks[place].mean())
         rows, columns = np.nonzero(masks[place])

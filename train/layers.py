@@ -28,9 +28,9 @@ TRUNCATIONS = (4.0, 24.0)
 HISTOGRAM_WIDTHS = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Half widths of the histogram bins around zero, in gray levels of an orthonormal transform."""
 
-COMB_STEPS = ((8, 4, 2), (12, 6, 3), (10, 5), (7,))
+COMB_STEPS = ((8, 4, 2, 1), (12, 6, 3), (10, 5), (7,))
 """Quantiser steps whose combs are looked for, in gray levels; in a row each is half of the one
-before, so that one cosine gives them all."""
+before, so that one cosine gives them all. All steps of JPEG are multiples of 1."""
 
 RGB_TO_YCBCR = np.array(
     [
@@ -153,6 +153,14 @@ def spread_frequencies(block: int, count: int) -> list[int]:
     return [*range(1, low + 1), *high.tolist()]
 
 
+def dct_basis(block: int) -> npt.NDArray[np.float64]:
+    """Rows of the orthonormal DCT-II, `(block, block)`."""
+    place = np.arange(block)
+    basis = np.sqrt(2 / block) * np.cos(np.pi * (2 * place + 1) * place[:, None] / (2 * block))
+    basis[0] /= np.sqrt(2)
+    return np.asarray(basis)
+
+
 def dct_kernels(block: int, frequencies: Sequence[int]) -> npt.NDArray[np.float32]:
     """AC basis pictures of the orthonormal DCT-II, `(block, block, 1, len(frequencies))`.
 
@@ -161,9 +169,7 @@ def dct_kernels(block: int, frequencies: Sequence[int]) -> npt.NDArray[np.float3
     >>> dct_kernels(8, [1, 2])[0, :, 0, :].std(axis=0).round(3).tolist()  # first across, then down
     [0.125, 0.0]
     """
-    place = np.arange(block)
-    basis = np.sqrt(2 / block) * np.cos(np.pi * (2 * place + 1) * place[:, None] / (2 * block))
-    basis[0] /= np.sqrt(2)
+    basis = dct_basis(block)
     order = sorted(
         ((v, u) for v in range(block) for u in range(block)),
         key=lambda at: (sum(at), at[0] if sum(at) % 2 else -at[0]),
@@ -211,7 +217,7 @@ def phase_histograms(coefficients: Any, period: int) -> Any:
     # max(0, 1 - |c|/t) = 1 - min(|c|, t)/t; one pass over the coefficients instead of three.
     return keras.ops.concatenate(
         [
-            1 - _phase_means(keras.ops.minimum(sizes, limit), period) / limit
+            1 - phase_means(keras.ops.minimum(sizes, limit), period) / limit
             for limit in HISTOGRAM_WIDTHS
         ],
         axis=-1,
@@ -232,11 +238,11 @@ def phase_combs(coefficients: Any, period: int) -> Any:
         for place, _ in enumerate(steps):
             if place:
                 cosine = 2 * cosine * cosine - 1  # cos 2x: the comb of half the step
-            means.append(_phase_means(cosine, period))
+            means.append(phase_means(cosine, period))
     return keras.ops.concatenate(means, axis=-1)
 
 
-def _phase_means(values: Any, period: int) -> Any:
+def phase_means(values: Any, period: int) -> Any:
     """Means over the samples of each phase: `(B, H, W, C)` → `(B, period², C)`."""
     _, height, width, channels = keras.ops.shape(values)
     rows, columns = height // period, width // period
@@ -270,7 +276,8 @@ def _ycbcr(inputs: Any, dtype: str) -> Any:
     return keras.ops.matmul(pixels, keras.ops.cast(RGB_TO_YCBCR.T, dtype))
 
 
-def _convolved(features: Any, kernel: npt.NDArray[np.float32], dtype: str) -> Any:
+def convolved(features: Any, kernel: npt.NDArray[np.float32], dtype: str) -> Any:
+    """`features` `(B, H, W, C)` under a fixed kernel `(K, K, C, D)`, without padding."""
     # Kernels are constants, not weights: they are not saved and no checkpoint can change them.
     return keras.ops.conv(features, keras.ops.cast(kernel, dtype), strides=1, padding="valid")
 
@@ -285,7 +292,7 @@ class BlockHistograms(keras.layers.Layer):
     anywhere.
 
     Input: `(B, H, W, 3)` RGB in 0 … 255, H and W at least `2·block − 1`. Output:
-    `(B, block², F)` floats, F = 5·(luma + 2·chroma) + 9·combs: `phase_histograms` of all
+    `(B, block², F)` floats, F = 5·(luma + 2·chroma) + 10·combs: `phase_histograms` of all
     frequencies, then `phase_combs` of the first of Y. Fixed: nothing here is trained.
 
     Args:
@@ -309,20 +316,17 @@ class BlockHistograms(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Refuse what has not 3 channels."""
-        _require_rgb(self, input_shape)
+        require_rgb(self, input_shape)
 
     def call(self, inputs: Any) -> Any:
         """Features of every phase; see the class."""
         planes = _ycbcr(inputs, self.compute_dtype)
+        parts = (rounded_luma(planes[..., :1]), planes[..., 1:2], planes[..., 2:])
         chroma = list(range(1, self.chroma + 1))
         frequencies = (spread_frequencies(self.block, self.luma), chroma, chroma)
         luma, *others = (
-            _convolved(
-                planes[..., plane : plane + 1],
-                dct_kernels(self.block, places),
-                self.compute_dtype,
-            )
-            for plane, places in enumerate(frequencies)
+            convolved(plane, dct_kernels(self.block, places), self.compute_dtype)
+            for plane, places in zip(parts, frequencies, strict=True)
         )
         found = [phase_histograms(keras.ops.concatenate([luma, *others], axis=-1), self.block)]
         if self.combs:
@@ -341,7 +345,15 @@ class BlockHistograms(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def _require_rgb(layer: keras.layers.Layer, input_shape: tuple[int | None, ...]) -> None:
+def rounded_luma(luma: Any) -> Any:
+    """Luma of RGB in whole numbers, as a decoder had it before it made RGB."""
+    # Luma is a multiple of .001. Halves go up for certain: which way floats of another runtime
+    # would round them is chance.
+    return keras.ops.floor(luma + 0.5005)
+
+
+def require_rgb(layer: keras.layers.Layer, input_shape: tuple[int | None, ...]) -> None:
+    """Raise `ValueError` unless the last axis has 3 channels."""
     if input_shape[-1] != 3:
         raise ValueError(f"{type(layer).__name__} needs RGB input. Received: {input_shape}")
 
@@ -403,7 +415,7 @@ class WaveletHistograms(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Refuse what has not 3 channels."""
-        _require_rgb(self, input_shape)
+        require_rgb(self, input_shape)
 
     def call(self, inputs: Any) -> Any:
         """Summaries of all levels, one after the other; see the class."""
@@ -417,7 +429,7 @@ class WaveletHistograms(keras.layers.Layer):
             down = np.zeros((len(low), 1, 2, 4), np.float32)  # to LL, LH, HL, HH
             down[:, 0, 0, 0], down[:, 0, 0, 1] = low, high
             down[:, 0, 1, 2], down[:, 0, 1, 3] = low, high
-            bands = [_convolved(_convolved(plane, across, dtype), down, dtype) for plane in smooth]
+            bands = [convolved(convolved(plane, across, dtype), down, dtype) for plane in smooth]
             smooth = [band[..., :1] for band in bands]
             details = keras.ops.concatenate([band[..., 1:] for band in bands], axis=-1)
             found.append(phase_summary(phase_histograms(details, 2**level)))

@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 
+from train.combs import CommonStepCombs
 from train.layers import (
     AttentionPooling,
     BlockHistograms,
@@ -222,12 +223,16 @@ def _residual_stream(inputs: Any, width: int) -> Any:
 
 
 def _histogram_stream(inputs: Any, units: int) -> Any:
-    """`(B, 4·units)` from histograms and combs of 8×8 and 4×4 DCTs, and of JPEG 2000's wavelets."""
+    """`(B, 4·units)` from histograms and combs of block transforms, and of JPEG 2000's wavelets."""
     blocks_8 = BlockHistograms(8, luma=24, chroma=4, combs=16, name="blocks_8")(inputs)
-    blocks_4 = BlockHistograms(4, luma=10, chroma=2, combs=6, name="blocks_4")(inputs)
+    blocks_4 = BlockHistograms(4, luma=10, chroma=2, name="blocks_4")(inputs)
+    common_8 = CommonStepCombs("dct_8", name="common_8")(inputs)
+    lapped_4 = CommonStepCombs("lapped_4", name="lapped_4")(inputs)
     summaries = [
         PhaseSummary(name="summary_8")(blocks_8),
         PhaseSummary(name="summary_4")(blocks_4),
+        PhaseSummary(name="summary_common_8")(common_8),
+        PhaseSummary(name="summary_lapped_4")(lapped_4),
         WaveletHistograms("9/7", name="wavelet_97")(inputs),
         WaveletHistograms("5/3", levels=1, name="wavelet_53")(inputs),
     ]
@@ -236,8 +241,10 @@ def _histogram_stream(inputs: Any, units: int) -> Any:
         features
     )
     features = keras.layers.Dense(2 * units, activation="relu", name="histogram_dense")(features)
+    phases_8 = keras.layers.Concatenate(name="phases_8")([blocks_8, common_8])
+    phases_4 = keras.layers.Concatenate(name="phases_4")([blocks_4, lapped_4])
     return keras.layers.Concatenate(name="histogram_stream")(
-        [features, _phase_vote(blocks_8, units, "vote_8"), _phase_vote(blocks_4, units, "vote_4")]
+        [features, _phase_vote(phases_8, units, "vote_8"), _phase_vote(phases_4, units, "vote_4")]
     )
 
 

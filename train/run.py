@@ -110,7 +110,7 @@ class Run:
         """
         import keras  # here, because Keras takes seconds to load and few users of a Run need it
 
-        import train.layers  # noqa: F401  registers the layers that the file names
+        import train.models  # noqa: F401  registers the layers that the file names
 
         try:
             model = keras.saving.load_model(self.path / MODEL_FILE, compile=False, safe_mode=True)
