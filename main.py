@@ -338,10 +338,9 @@ def train_command(
 ) -> None:
     """Train a classifier on the patches of one or several datasets."""
     with user_errors(json_output):
-        from train.backend import keep_freed_memory, load_keras
+        from train.backend import load_keras_to_train
 
-        keep_freed_memory()
-        load_keras()
+        load_keras_to_train()
         from train.run import Run
         from train.trainer import train
 
@@ -398,10 +397,9 @@ def cross_validate_command(
 ) -> None:
     """Train and judge on folds of the sources outside the test split."""
     with user_errors(json_output):
-        from train.backend import keep_freed_memory, load_keras
+        from train.backend import load_keras_to_train
 
-        keep_freed_memory()
-        load_keras()
+        load_keras_to_train()
         from train.cross_validation import cross_validate
 
         settings = _train_config(config, model=model, epochs=epochs, minutes=minutes, seed=seed)
@@ -450,10 +448,9 @@ def tune_command(
 ) -> None:
     """Search for good training settings; train takes the best by --config."""
     with user_errors(json_output):
-        from train.backend import keep_freed_memory, load_keras
+        from train.backend import load_keras_to_train
 
-        keep_freed_memory()
-        load_keras()
+        load_keras_to_train()
         from train.tuner import BEST_FILE, TRIALS_FILE, tune
 
         base = _train_config(config, epochs=epochs, seed=seed)
@@ -490,10 +487,9 @@ def benchmark_models_command(
 ) -> None:
     """Train every model alike and rank them by validation accuracy."""
     with user_errors(json_output):
-        from train.backend import keep_freed_memory, load_keras
+        from train.backend import load_keras_to_train
 
-        keep_freed_memory()
-        load_keras()
+        load_keras_to_train()
         from train.leaderboard import LEADERBOARD_CSV, benchmark_models
 
         features = progress_lines()
@@ -1033,10 +1029,9 @@ def quickstart_command(
 ) -> None:
     """Do the main job on real photographs: build, train, evaluate, classify, report."""
     with user_errors(json_output):
-        from train.backend import keep_freed_memory, load_keras
+        from train.backend import load_keras_to_train
 
-        keep_freed_memory()
-        load_keras()
+        load_keras_to_train()
         from train.quickstart import run_quickstart
         from train.verdict import as_json
 

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from benchmarks.environment import write_environment, write_table
 from benchmarks.lending import lend_samples
 from benchmarks.progress import log
+from benchmarks.source_pictures import pictures_in
 from datasets.build import build_dataset
 from datasets.histories import History
 from datasets.operations import LOSSY, Compress, Crop, Resize
@@ -97,8 +98,7 @@ def among(predict: Predict, labels: tuple[str, ...], chosen: tuple[str, ...]) ->
 
 def build(data: Path, folder: Path, name: str, config: BuildConfig, pictures: int | None) -> Path:
     """The dataset of `data`'s pictures in `folder`, built or gone on with."""
-    files = sorted(path for path in data.iterdir() if path.suffix in (".png", ".tif"))
-    result = build_dataset(files[:pictures], folder / name, config, progress=log)
+    result = build_dataset(pictures_in(data)[:pictures], folder / name, config, progress=log)
     print(f"{name}: {result.sources} sources, {result.samples} samples", file=sys.stderr)
     for item in (*result.rejected, *result.failed):
         print(f"{item.file}: {item.error}", file=sys.stderr)

@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from benchmarks.environment import write_environment, write_table
 from benchmarks.progress import log
+from benchmarks.source_pictures import pictures_in
 from datasets.operations import Compress
 from datasets.patches import as_rgb
 from desk.regions import Regions, find_regions
@@ -284,10 +285,9 @@ def rows(cases: Sequence[Case]) -> list[dict[str, object]]:
 
 
 def make_cases(
-    files: Sequence[Path], path: Path, folder: Path, count: int, seed: int
+    files: Sequence[Path], loaded: Run, folder: Path, count: int, seed: int
 ) -> list[Case]:
-    """The splices of `plan` from pictures, with the answers of the run at `path`."""
-    loaded = Run.load(path)
+    """The splices of `plan` from pictures, with the run's answers."""
     run = RememberingRun(**{one.name: getattr(loaded, one.name) for one in dataclasses.fields(Run)})
     cases = []
     for splice in plan(files, run.labels, count, seed):
@@ -296,18 +296,22 @@ def make_cases(
     return cases
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/val"))
-    parser.add_argument("--folder", type=Path, default=Path("../splices"))
+def splices_parser(about: str, pictures: str, name: str, seed: int) -> argparse.ArgumentParser:
+    """The options of a benchmark of splices from `../shared/data/PICTURES`."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data") / pictures)
+    parser.add_argument("--folder", type=Path, default=Path("..") / name)
     parser.add_argument("--run", type=Path, default=DEFAULT_RUN)
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("results/splices.csv"))
-    arguments = parser.parse_args()
-    files = sorted(path for path in arguments.data.iterdir() if path.suffix in (".png", ".tif"))
-    cases = make_cases(files, arguments.run, arguments.folder, arguments.count, arguments.seed)
-    table = rows(cases)
+    parser.add_argument("--seed", type=int, default=seed)
+    parser.add_argument("--out", type=Path, default=Path("results") / f"{name}.csv")
+    return parser
+
+
+def main() -> int:
+    arguments = splices_parser(__doc__, "val", "splices", seed=1).parse_args()
+    files, run = pictures_in(arguments.data), Run.load(arguments.run)
+    table = rows(make_cases(files, run, arguments.folder, arguments.count, arguments.seed))
     write_table(arguments.out, table)
     write_environment(arguments.out)
     for row in table:

@@ -29,6 +29,7 @@ import numpy as np
 import tifffile
 
 from benchmarks.environment import write_environment, write_table
+from benchmarks.source_pictures import pictures_in
 from datasets.plan import BuildConfig, Task, plan
 from datasets.samples import run_task
 from datasets.sources import find_sources
@@ -155,7 +156,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path("results/throughput.csv"))
     arguments = parser.parse_args()
-    pictures = sorted(p for p in arguments.data.iterdir() if p.suffix in (".png", ".tif"))
+    pictures = pictures_in(arguments.data)
     pictures = pictures[:: max(1, len(pictures) // arguments.pictures)][: arguments.pictures]
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -38,7 +38,7 @@ FLOOR = 0.01
 class Thresholds:
     """How clear a division must be before a picture is called mixed.
 
-    `benchmarks.region_thresholds` sets them for the network that is shipped.
+    docs/how-to/read-the-map.md tells how they were set.
 
     Attributes:
         least_gain: What a border between two codecs must gain over one class for the whole
@@ -104,6 +104,7 @@ class Regions:
         centres: Places of the patches' centres from top to bottom, and from left to right, in
             pixels.
         size: Height and width of the picture.
+        gain: Where mixed, what its border gains, see `Thresholds`; else 0.
     """
 
     status: RegionsStatus
@@ -112,6 +113,7 @@ class Regions:
     strengths: npt.NDArray[np.float64]
     centres: tuple[tuple[float, ...], tuple[float, ...]]
     size: tuple[int, int]
+    gain: float = 0.0
 
     @property
     def is_mixed(self) -> bool:
@@ -187,7 +189,7 @@ def find_regions(found: TraceMap, thresholds: Thresholds = THRESHOLDS) -> Region
     regions = tuple(
         _region(found, outlined, place, family, telling) for place, family in enumerate(families)
     )
-    return Regions("mixed", regions, cells, strengths, centres, size)
+    return Regions("mixed", regions, cells, strengths, centres, size, division.gain)
 
 
 def _division(

@@ -184,7 +184,6 @@ def test_identify(page: Any, server: Server, tmp_path: Path) -> None:
     for _ in range(12):
         slider.press("ArrowLeft")
     playwright.expect(shown).not_to_have_attribute("src", before, timeout=PATIENCE)
-    settle(page)
     reports = {}
     for kind in ("JSON", "HTML", "PDF"):
         with page.expect_download() as download:

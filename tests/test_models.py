@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.fft import dctn, idctn
 
+from train.combs import TRANSFORMS, CommonStepCombs
 from train.layers import (
     COMB_STEPS,
     HISTOGRAM_WIDTHS,
@@ -212,6 +213,7 @@ def test_spread_frequencies() -> None:
 BLOCK_LAYERS = [
     BlockHistograms(8, luma=5, chroma=2),
     BlockHistograms(4, luma=15, chroma=3, combs=7),
+    *(CommonStepCombs(transform) for transform in TRANSFORMS),
 ]
 WAVELET_LAYERS = [
     WaveletHistograms("9/7", levels=2),
@@ -227,7 +229,8 @@ def test_histogram_layers(layer: keras.layers.Layer) -> None:
         pixels = _pixels(2, side, side, 3)
         features = np.asarray(layer(pixels))
         assert features.shape == layer.compute_output_shape(pixels.shape)
-        assert features.min() >= (-1 if getattr(layer, "combs", 0) else 0)
+        has_combs = isinstance(layer, CommonStepCombs) or getattr(layer, "combs", 0)
+        assert features.min() >= (-1 if has_combs else 0)
         assert features.max() <= 1
         np.testing.assert_array_equal(np.asarray(again(pixels)), features)
     assert not layer.weights
@@ -239,7 +242,7 @@ def test_histogram_layers(layer: keras.layers.Layer) -> None:
 def test_a_shift_of_the_grid_changes_no_summary(layer: keras.layers.Layer) -> None:
     """Every crop of a picture that repeats every 4 pixels has the same blocks in another order."""
     repeated = np.tile(_pixels(1, 4, 4, 3), (1, 20, 20, 1))
-    summary = PhaseSummary() if isinstance(layer, BlockHistograms) else np.asarray
+    summary = PhaseSummary() if layer in BLOCK_LAYERS else np.asarray
     whole = np.asarray(summary(layer(repeated[:, :64, :64])))
     for top, left in ((0, 1), (3, 0), (5, 6)):
         moved = np.asarray(summary(layer(repeated[:, top : top + 64, left : left + 64])))
@@ -262,6 +265,7 @@ def test_quantised_blocks_show_at_their_phase_only() -> None:
         (BlockHistograms, {"block": 1}),
         (BlockHistograms, {"block": 4, "luma": 16}),
         (BlockHistograms, {"luma": 4, "combs": 5}),
+        (CommonStepCombs, {"transform": "dct_16"}),
         (WaveletHistograms, {"wavelet": "haar"}),
         (WaveletHistograms, {"levels": 0}),
     ],

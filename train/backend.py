@@ -21,13 +21,21 @@ def load_keras() -> None:
         import keras  # noqa: F401
 
 
+def load_keras_to_train() -> None:
+    """`load_keras` in a process that is going to train, which keeps the memory that it frees."""
+    keep_freed_memory()
+    load_keras()
+
+
 def keep_freed_memory() -> bool:
     """Let this process keep memory that is freed; whether the system's C library can do it.
 
     TensorFlow allocates the activations of a step anew in every step. glibc gives large blocks
-    back to the system at once, which then clears their pages again: up to two thirds of a training
-    step's time. Peak memory stays what it was; it is given back when the process ends.
+    back to the system at once, which then clears their pages again. Peak memory stays what it was;
+    it is given back when the process ends.
     """
+    if os.name != "posix":  # CDLL(None) would fail
+        return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False

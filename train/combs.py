@@ -18,6 +18,7 @@ from train.layers import (
     RGB_TO_YCBCR,
     convolved,
     dct_basis,
+    doubled_cosines,
     phase_means,
     require_rgb,
     rounded_luma,
@@ -124,12 +125,9 @@ class CommonStepCombs(keras.layers.Layer):
         coefficients = convolved(luma, common_kernels(self.transform), dtype)
         octave = common_steps()[:STEPS_PER_OCTAVE]
         turns = keras.ops.cast(2 * np.pi / octave[:, None], dtype)
-        cosines = keras.ops.cos(coefficients[..., None, :] * turns)  # (B, H, W, steps, frequencies)
-        found = [keras.ops.mean(cosines, axis=-1)]
-        for _ in range(OCTAVES - 1):
-            cosines = 2 * cosines * cosines - 1  # cos 2x: the comb of half the step
-            found.append(keras.ops.mean(cosines, axis=-1))
-        means = keras.ops.concatenate(found, axis=-1)
+        angles = coefficients[..., None, :] * turns  # (B, H, W, steps, frequencies)
+        cosines = doubled_cosines(angles, OCTAVES)
+        means = keras.ops.concatenate([keras.ops.mean(one, axis=-1) for one in cosines], axis=-1)
         return phase_means(means, TRANSFORMS[self.transform])
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

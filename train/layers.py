@@ -12,7 +12,7 @@ any size, and uses `keras.ops` that ONNX has too (no FFT).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -234,12 +234,18 @@ def phase_combs(coefficients: Any, period: int) -> Any:
     """
     means = []
     for steps in COMB_STEPS:
-        cosine = keras.ops.cos(coefficients * (2 * np.pi / steps[0]))
-        for place, _ in enumerate(steps):
-            if place:
-                cosine = 2 * cosine * cosine - 1  # cos 2x: the comb of half the step
-            means.append(phase_means(cosine, period))
+        angles = coefficients * (2 * np.pi / steps[0])
+        means += [phase_means(cosine, period) for cosine in doubled_cosines(angles, len(steps))]
     return keras.ops.concatenate(means, axis=-1)
+
+
+def doubled_cosines(angles: Any, count: int) -> Iterator[Any]:
+    """`cos x`, `cos 2x`, `cos 4x`, …: the combs of a step, of half of it, of a quarter, …"""
+    cosine = keras.ops.cos(angles)
+    yield cosine
+    for _ in range(count - 1):
+        cosine = 2 * cosine * cosine - 1
+        yield cosine
 
 
 def phase_means(values: Any, period: int) -> Any:

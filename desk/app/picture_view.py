@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from desk.page_template import script_source, template_environment
 from imagecompression.codec import Image
 
 if TYPE_CHECKING:
-    pass
+    from jinja2 import Environment
 
 MAX_VIEW = 1024
 """Side of the part that is looked at, in pixels; larger ones make the page slow."""
@@ -86,7 +87,7 @@ def slider_page(left: Image, right: Image, left_name: str, right_name: str) -> s
         for image in (left, right)
     ]
     return (
-        template_environment(Path(__file__).parent)
+        _environment()
         .get_template("slider.html")
         .render(
             uris=uris,
@@ -97,3 +98,8 @@ def slider_page(left: Image, right: Image, left_name: str, right_name: str) -> s
             script_hash=script_source(script),
         )
     )
+
+
+@cache
+def _environment() -> Environment:
+    return template_environment(Path(__file__).parent)

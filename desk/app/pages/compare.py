@@ -59,6 +59,11 @@ def _show_result(compared: Compared, files: dict[float, list[bytes]]) -> None:
     )
     st.dataframe(compared.rows(), key="points")
     show_command(compared.command)
+    _show_crops(compared, files)
+
+
+@st.fragment  # a slider that ran the page again would take its download away for that time
+def _show_crops(compared: Compared, files: dict[float, list[bytes]]) -> None:
     st.subheader("At equal size")
     ratio = st.selectbox(
         "Ratio", compared.ratios, format_func=lambda value: f"{value:g}:1", key="crop-ratio"

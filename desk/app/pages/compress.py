@@ -129,6 +129,7 @@ def _show_result(found: Compressed) -> None:
     _show_pictures(found)
 
 
+@st.fragment  # a slider that ran the page again would take its download away for that time
 def _show_pictures(found: Compressed) -> None:
     height, width = found.source.shape[:2]
     across = down = 0.5

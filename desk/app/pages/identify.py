@@ -124,6 +124,7 @@ def _show_probabilities(model: dict[str, Any]) -> None:
         st.caption("Not calibrated: the figures only rank the classes.")
 
 
+@st.fragment  # a slider that ran the page again would take its downloads away for that time
 def _show_map(found: Identified) -> None:
     if found.trace_map is None:
         return
