@@ -137,7 +137,7 @@ class Run:
         if not path.is_file():
             return None, ""
         try:
-            found = OnnxModel(path)
+            found = OnnxModel(path, self.patch_size)
         except OnnxError as error:
             return None, f"{error}. Keras is used; export it anew (main.py export-model)."
         if found.model_sha256 != self.model_sha256:
