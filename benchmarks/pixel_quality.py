@@ -42,7 +42,10 @@ MOST_ERROR, LEAST_GRIDS = 3.0, 0.97
 MOST_SECONDS = {1: 1.0, 12: 2.0}
 """By megapixels, on one core."""
 
-CODEC_SETTINGS = OTHER_CODECS | {"jpeg": 60, "svd": 40, "kmeans": 64, "jpegxl": 2}
+CODEC_SETTINGS = (
+    *(OTHER_CODECS | {"jpeg": 60, "svd": 40, "kmeans": 64, "jpegxl": 2}).items(),
+    *(("jpegxr", quality) for quality in (60, 70, 80, 90)),
+)
 PRISTINE = ("train", "val", "kodak")
 
 
@@ -120,6 +123,7 @@ def opinion_on_pristine(path: Path, data: str) -> list[dict[str, object]]:
             "file": path.name,
             "crop": crop,
             "codec": "uncompressed",
+            "setting": "",
             "opinion": pixel_evidence(some).opinion or "",
         }
         for crop, some in (("uncropped", image), ("256", part))
@@ -131,12 +135,18 @@ def opinions_on_codecs(path: Path) -> list[dict[str, object]]:
     image = read_image(path)
     rng = generator(0, "codecs", path.name)
     rows: list[dict[str, object]] = []
-    for name, value in CODEC_SETTINGS.items():
+    for name, value in CODEC_SETTINGS:
         codec = CODECS[name]().with_knob(value)
         part, _ = cropped(codec.decode(codec.encode(image)), "whole", rng)
-        opinion = pixel_evidence(part).opinion or ""
         rows.append(
-            {"data": "val", "file": path.name, "crop": "whole", "codec": name, "opinion": opinion}
+            {
+                "data": "val",
+                "file": path.name,
+                "crop": "whole",
+                "codec": name,
+                "setting": value,
+                "opinion": pixel_evidence(part).opinion or "",
+            }
         )
     return rows
 
@@ -198,10 +208,11 @@ def opinion_figures(opinions: list[dict[str, object]], missed: list[str]) -> Ite
         for alarm in alarms:
             yield f"  {alarm['file']} ({alarm['crop']}): {alarm['opinion']}"
             missed.append(f"{alarm['file']} was called {alarm['opinion']}")
-    for name in CODEC_SETTINGS:
-        counts = Counter(str(o["opinion"]) or "none" for o in opinions if o["codec"] == name)
+    for setting in CODEC_SETTINGS:
+        some = [o for o in opinions if (o["codec"], o["setting"]) == setting]
+        counts = Counter(str(o["opinion"]) or "none" for o in some)
         told = ", ".join(f"{opinion} {count}" for opinion, count in counts.most_common())
-        yield f"val    through {name:9} at {CODEC_SETTINGS[name]}: {told}"
+        yield f"val    through {setting[0]:9} at {setting[1]}: {told}"
 
 
 def main() -> int:

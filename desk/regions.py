@@ -48,8 +48,8 @@ class Thresholds:
         smallest_region: Patches that carry traces.
     """
 
-    least_gain: float = 1.5
-    least_gain_of_uncompressed: float = 2.5
+    least_gain: float = 1.75
+    least_gain_of_uncompressed: float = 1.5
     smallest_region: int = 8
 
 

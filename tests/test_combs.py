@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.fft import dct, idctn
+from scipy.fft import idctn
 
 from imagecompression import CODECS
-from train.combs import TRANSFORMS, CommonStepCombs, common_steps, lapped_basis
+from train.combs import TRANSFORMS, CommonStepCombs, common_steps
 
 
 def _noise(side: int, seed: int = 0) -> np.ndarray:
@@ -53,22 +53,6 @@ def test_the_step_and_the_phase_of_quantised_blocks() -> None:
     phase, step, contrast, elsewhere = _strongest("dct_8", rounded)
     assert (phase, step) == (5 * 8 + 3, pytest.approx(true))
     assert contrast > 0.5 > 2 * elsewhere
-
-
-def test_lapped_basis_by_the_two_stages() -> None:
-    """Sample by sample: sums and differences about each border, then four-sample DCTs."""
-    signal = np.random.default_rng(0).normal(0, 1, 16)
-    filtered = signal.copy()
-    cos, sin = np.cos(np.pi / 8), np.sin(np.pi / 8)
-    for border in (4, 8, 12):
-        a, b, c, d = signal[border - 2 : border + 2]
-        outer, inner = (a + d) / 2 * 0.827, (b + c) / 2 * 0.827
-        far, near = (d - a) / 2 / 0.827, (c - b) / 2 / 0.827
-        far, near = cos * far - sin * near, sin * far + cos * near
-        filtered[border - 2 : border + 2] = outer - far, inner - near, inner + near, outer + far
-    for start in (4, 8):
-        expected = dct(filtered[start : start + 4], norm="ortho")
-        np.testing.assert_allclose(lapped_basis() @ signal[start - 2 : start + 6], expected)
 
 
 def test_other_transforms_are_refused() -> None:

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from conftest import photograph_like
 from PIL import Image as PilImage
+from scipy.fft import dct, dctn, idctn
 
-from imagecompression import Avif, CodecError, Image, Jpeg2000, KMeans, Svd
+from imagecompression import Avif, CodecError, Image, Jpeg2000, JpegXr, KMeans, Svd
 from imagecompression.evidence.block_edges import block_edges
 from imagecompression.evidence.chroma_band import chroma_band
 from imagecompression.evidence.colour_count import colour_count
 from imagecompression.evidence.jpeg_grid import SURE, jpeg_grid
 from imagecompression.evidence.jpeg_history import luma_of, windows_of
+from imagecompression.evidence.lapped_comb import lapped_basis
 from imagecompression.evidence.low_rank import block_rank, picture_rank
 from imagecompression.evidence.pixel_evidence import pixel_evidence
 from imagecompression.evidence.wavelet_zeros import _halves, wavelet_zeros
@@ -164,6 +166,46 @@ def test_lifting_is_convolution_with_the_standards_filters(wavelet: str) -> None
         kernel /= np.linalg.norm(kernel)
         filtered = np.convolve(signal[:, 0], kernel, mode="same")[first::2]
         np.testing.assert_allclose(band[6:26, 0], filtered[6:26], atol=1e-3)
+
+
+def test_lapped_basis_by_the_two_stages() -> None:
+    """Sample by sample: sums and differences about each border, then four-sample DCTs."""
+    signal = np.random.default_rng(0).normal(0, 1, 16)
+    filtered = signal.copy()
+    cos, sin = np.cos(np.pi / 8), np.sin(np.pi / 8)
+    for border in (4, 8, 12):
+        a, b, c, d = signal[border - 2 : border + 2]
+        outer, inner = (a + d) / 2 * 0.827, (b + c) / 2 * 0.827
+        far, near = (d - a) / 2 / 0.827, (c - b) / 2 / 0.827
+        far, near = cos * far - sin * near, sin * far + cos * near
+        filtered[border - 2 : border + 2] = outer - far, inner - near, inner + near, outer + far
+    for start in (4, 8):
+        expected = dct(filtered[start : start + 4], norm="ortho")
+        np.testing.assert_allclose(lapped_basis() @ signal[start - 2 : start + 6], expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("quality", [95, 88, 80])
+def test_jpegxr_by_its_comb_at_any_crop(quality: int, channels: int) -> None:
+    codec = JpegXr(quality=quality)
+    found = pixel_evidence(codec.decode(codec.encode(smooth(264, 328, channels)))[3:, 6:])
+    comb = found.finding("lapped_comb")
+    assert comb is not None
+    assert (comb.value["row"], comb.value["column"]) == (1, 2)
+    assert found.opinion == "jpegxr"
+    assert "row 1, column 2" in found.reason
+
+
+def test_a_block_transform_with_one_step_is_no_jpegxr() -> None:
+    gray = smooth(264, 328, 1)
+    blocks = gray.reshape(66, 4, 82, 4).astype(float)
+    quantised = np.rint(dctn(blocks, axes=(1, 3), norm="ortho") / 6) * 6
+    decoded = np.rint(idctn(quantised, axes=(1, 3), norm="ortho")).reshape(gray.shape)
+    found = pixel_evidence(np.clip(decoded, 0, 255).astype(np.uint8))
+    comb = found.finding("lapped_comb")
+    assert comb is not None
+    assert comb.value["block_strength"] > 2 * comb.value["strength"]
+    assert found.opinion is None
 
 
 @pytest.mark.parametrize("step", [15, 40])

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from imagecompression.evidence.lapped_comb import YCOCG_LUMA, lapped_basis
 from train.layers import (
     PACKAGE,
     RGB_TO_YCBCR,
@@ -32,14 +33,8 @@ OCTAVES = 3
 LARGEST_STEP = 12.0
 """In gray levels. The smallest of the 18 steps is 1.68, where rounding to 8 bits hides a comb."""
 
-YCOCG_LUMA = np.array([0.25, 0.5, 0.25])
-"""Luma of JPEG XR's colour transform (ITU-T T.832, YCoCg)."""
-
 TRANSFORMS = {"dct_8": 8, "lapped_4": 4}
 """Period of the grid of each transform, in pixels."""
-
-_SCALE = 0.827
-"""By how much JPEG XR's pre-filter lowers what is even about a block's border."""
 
 
 def common_steps() -> npt.NDArray[np.float64]:
@@ -50,25 +45,6 @@ def common_steps() -> npt.NDArray[np.float64]:
     """
     octave = LARGEST_STEP * 2 ** (-np.arange(STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE)
     return np.concatenate([octave / 2**halvings for halvings in range(OCTAVES)])
-
-
-def lapped_basis() -> npt.NDArray[np.float64]:
-    """Rows of JPEG XR's first-stage analysis in one dimension, `(4, 8)`.
-
-    A filter over each border between two blocks (even parts scaled by 0.827, odd ones by its
-    inverse and turned by π/8), then a DCT of four samples (ITU-T T.832; Tu et al., SPIE 2008). In
-    real numbers; the standard's lifting steps approximate it. Two samples on each side belong to
-    the neighbours.
-    """
-    mirror = np.block([[np.eye(2), np.eye(2)[::-1]], [np.eye(2)[::-1], -np.eye(2)]]) / np.sqrt(2)
-    cos, sin = np.cos(np.pi / 8), np.sin(np.pi / 8)
-    # After the mirror the odd parts stand inner sample first.
-    middle = np.zeros((4, 4))
-    middle[:2, :2] = _SCALE * np.eye(2)
-    middle[2:, 2:] = np.array([[cos, sin], [-sin, cos]]) / _SCALE
-    border = mirror @ middle @ mirror
-    both = np.kron(np.eye(2), border)  # (8, 8): over the left and the right border
-    return np.asarray(dct_basis(4) @ both[2:6])
 
 
 def common_kernels(transform: str) -> npt.NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 Each sign is a measurement that a person can repeat. A codec is named only where one sign is
 decisive; the limits below were chosen on the training photographs alone. No classical sign is the
-usual case: BPG, HEIC, WebP, AVIF, JPEG XL and JPEG XR leave none that is decisive here.
+usual case: BPG, HEIC, WebP, AVIF and JPEG XL leave none that is decisive here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 
 from imagecompression.codec import Image, check_image
-from imagecompression.evidence import block_edges, chroma_band, low_rank, wavelet_zeros
+from imagecompression.evidence import (
+    block_edges,
+    chroma_band,
+    lapped_comb,
+    low_rank,
+    wavelet_zeros,
+)
 from imagecompression.evidence.colour_count import PALETTE, colour_count
 from imagecompression.evidence.finding import Finding
 from imagecompression.evidence.jpeg_grid import SURE, Quantisation, jpeg_grid
@@ -26,6 +32,15 @@ WAVELET_CONTRAST = 0.05
 
 COARSE_CONTRAST = 0.08
 """The same at both other levels, which is enough too."""
+
+LAPPED_STRENGTH = 8.0
+"""Least strength of a comb for JPEG XR, in standard errors."""
+
+LAPPED_LEAD = 3.0
+"""Least ratio of that to the strength at any other position of the grid."""
+
+LAPPED_LEAD_OF_BLOCKS = 1.5
+"""Least ratio of it to the comb of a plain block DCT, which WebP leaves."""
 
 PICTURE_DROP = 2.0
 """Least ratio of two singular values of the picture that follow each other, for SVD."""
@@ -60,8 +75,9 @@ class PixelEvidence:
 
     Attributes:
         findings: What was measured; order and names are the same for every picture.
-        opinion: Name of the codec (``"jpeg"``, ``"jpeg2000"``, ``"svd"`` or ``"kmeans"``) for which
-            a sign is decisive; None where there is no classical sign, or signs contradict.
+        opinion: Name of the codec (``"jpeg"``, ``"jpeg2000"``, ``"jpegxr"``, ``"svd"`` or
+            ``"kmeans"``) for which a sign is decisive; None where there is no classical sign, or
+            signs contradict.
         reason: One sentence on the opinion; empty where nothing was measured.
     """
 
@@ -109,6 +125,7 @@ def pixel_evidence(image: Image) -> PixelEvidence:
     signs = [
         _jpeg(image),
         _wavelets(lumas),
+        _lapped(windows),
         _colours(image, windows),
         _picture_rank(image),
         _block_rank(lumas),
@@ -231,6 +248,38 @@ def _wavelets(lumas: Sequence[Plane]) -> _Sign:
         "at its neighbours."
     )
     return _Sign(findings, "jpeg2000", reason)
+
+
+def _lapped(windows: Sequence[Image]) -> _Sign:
+    """The comb of JPEG XR's lapped transform."""
+    if _least_side(windows) < lapped_comb.MIN_SIDE:
+        return _Sign([_too_small("lapped_comb", lapped_comb.MIN_SIDE)])
+    comb = lapped_comb.lapped_comb(windows)
+    value = {
+        "strength": round(comb.strength, 1),
+        "step": round(comb.step, 2),
+        "row": comb.row,
+        "column": comb.column,
+        "other_strength": round(comb.other_strength, 1),
+        "block_strength": round(comb.block_strength, 1),
+    }
+    note = (
+        "How far the coefficients of JPEG XR's lapped transform keep to multiples of one step (in "
+        "gray levels), in standard errors, at the best of 16 grid positions; the same at the "
+        "second best, and of a plain DCT of 4×4. Under 5 without a codec."
+    )
+    findings = [Finding("lapped_comb", value, "DERIVED", note)]
+    if (
+        comb.strength < LAPPED_STRENGTH
+        or comb.strength < LAPPED_LEAD * comb.other_strength
+        or comb.strength < LAPPED_LEAD_OF_BLOCKS * comb.block_strength
+    ):
+        return _Sign(findings)
+    reason = (
+        f"Was a JPEG XR: the coefficients of its lapped transform are multiples of {comb.step:.1f} "
+        f"gray levels, on the 4×4 grid that starts at row {comb.row}, column {comb.column}."
+    )
+    return _Sign(findings, "jpegxr", reason)
 
 
 def _colours(image: Image, windows: Sequence[Image]) -> _Sign:
