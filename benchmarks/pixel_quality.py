@@ -4,7 +4,7 @@ Kodak's pictures are saved as JPEG by Pillow at its default 4:2:0, decoded, and 
 256 pixels at random, and the whole picture less 1 to 7 pixels at the top and the left. The quality
 and the grid that `jpeg_grid` finds are compared with the truth; where no JPEG is found, the grid
 counts as wrong, and the quality's error is left out and counted. Then `pixel_evidence` says its
-opinion of pictures that were never compressed, and of val pictures that went through each codec.
+opinion of pictures that were never compressed, and of Kodak's through each codec.
 
     python -m benchmarks.pixel_quality --data ../shared/data --out results/pixel_quality.csv
 
@@ -45,6 +45,10 @@ MOST_SECONDS = {1: 1.0, 12: 2.0}
 CODEC_SETTINGS = (
     *(OTHER_CODECS | {"jpeg": 60, "svd": 40, "kmeans": 64, "jpegxl": 2}).items(),
     *(("jpegxr", quality) for quality in (60, 70, 80, 90)),
+    *(("bpg", qp) for qp in (24, 18, 12)),
+    *(("avif", quality) for quality in (80, 90)),
+    *(("heic", quality) for quality in (80, 90)),
+    *(("jpegxl", distance) for distance in (1, 0.5)),
 )
 PRISTINE = ("train", "val", "kodak")
 
@@ -140,7 +144,7 @@ def opinions_on_codecs(path: Path) -> list[dict[str, object]]:
         part, _ = cropped(codec.decode(codec.encode(image)), "whole", rng)
         rows.append(
             {
-                "data": "val",
+                "data": "kodak",
                 "file": path.name,
                 "crop": "whole",
                 "codec": name,
@@ -212,7 +216,7 @@ def opinion_figures(opinions: list[dict[str, object]], missed: list[str]) -> Ite
         some = [o for o in opinions if (o["codec"], o["setting"]) == setting]
         counts = Counter(str(o["opinion"]) or "none" for o in some)
         told = ", ".join(f"{opinion} {count}" for opinion, count in counts.most_common())
-        yield f"val    through {setting[0]:9} at {setting[1]}: {told}"
+        yield f"kodak  through {setting[0]:9} at {setting[1]}: {told}"
 
 
 def main() -> int:
@@ -231,12 +235,13 @@ def main() -> int:
     kodak = sorted((options.data / "kodak").glob("*.png"))
     files = find_source_files([options.data / name for name in PRISTINE])[0]
     pristine = [(path, path.parent.name) for path, _ in files]
-    val = [(path,) for path, data in pristine if data == "val"][::6]
     with worker_pool(options.workers) as pool:
         jpegs = pool.run(judge_jpegs, [(path,) for path in kodak])
         rows = [row for _, found in jpegs for row in found]
         opinions = [row for _, r in pool.run(opinion_on_pristine, pristine) for row in r]
-        opinions += [row for _, r in pool.run(opinions_on_codecs, val) for row in r]
+        opinions += [
+            row for _, r in pool.run(opinions_on_codecs, [(path,) for path in kodak]) for row in r
+        ]
     rows.sort(key=lambda row: (row.file, row.quality, row.crop))
     opinions.sort(key=lambda row: [str(value) for value in row.values()])
     write_table(options.out, [asdict(row) for row in rows])

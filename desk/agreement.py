@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from imagecompression.evidence.pixel_evidence import SOME_CODEC
 from train.families import family_of
 from train.verdict import Verdict
 
@@ -24,6 +25,7 @@ TITLES = {
     "kmeans": "palette (k-means)",
     "png": "PNG",
     "tiff": "TIFF",
+    SOME_CODEC: "traces of some lossy codec",
 }
 """Names of classes and formats as a reader knows them."""
 
@@ -45,8 +47,8 @@ class Agreement:
         container: The lossy codec that the container itself shows; "uncompressed" for a lossless
             file, which is silent about its pixels' past; None where it cannot tell.
         network: The class that the network names; None where it names none, or says "mixed".
-        classical: The codec whose classical signs the pixels bear; None for no sign, which most
-            codecs leave none of.
+        classical: The codec whose classical signs the pixels bear, or `SOME_CODEC`; None for no
+            sign, which many codecs leave none of.
     """
 
     status: AgreementStatus
@@ -89,23 +91,27 @@ def agreement(
     pairs = list(combinations(witnesses.values(), 2))
     subject = _subject(file_format)
     status: AgreementStatus
-    if any(family_of(one) != family_of(other) for one, other in pairs):
+    if any(_differ(one, other) for one, other in pairs):
         status = "conflict"
         told = "; ".join(
             f"{name} for {_told(codec, details if name != 'the container' else None)}"
             for name, codec in witnesses.items()
         )
         sentence = f"{subject} whose witnesses conflict: {told}"
-        strange = sorted(
-            {c for c in witnesses.values() if verdict and c not in verdict.probabilities}
-        )
+        known = {
+            SOME_CODEC,
+            *(verdict.probabilities if verdict is not None else witnesses.values()),
+        }
+        strange = sorted(set(witnesses.values()) - known)
         if strange and network is not None:
             names = " and ".join(TITLES.get(codec, codec) for codec in strange)
             sentence += f" (the network knows no {names})"
     elif pairs:
         status = "agree"
-        near = "" if all(a == b for a, b in pairs) else f" (one family: {family_of(pairs[0][0])})"
-        named = classical or network or next(iter(witnesses.values()))
+        by_name = [codec for codec in witnesses.values() if codec != SOME_CODEC]
+        one_family = f" (one family: {family_of(by_name[0])})"
+        near = "" if len(set(by_name)) == 1 else one_family
+        named = classical if classical in by_name else network or by_name[0]
         past = (
             f"whose pixels show {_told(named, details)}, as its container says"
             if "the container" in witnesses
@@ -115,7 +121,7 @@ def agreement(
     elif witnesses:
         status = "one witness"
         ((name, codec),) = witnesses.items()
-        verb = "show" if codec == LOSSLESS else "were"
+        verb = "show" if codec in (LOSSLESS, SOME_CODEC) else "were"
         past = f"whose pixels {verb} {_told(codec, details)}"
         silent = _silence(verdict, classical, mixed, skip=name)
         sentence = f"{subject} {past}: so says {name} alone; {silent}"
@@ -123,6 +129,13 @@ def agreement(
         status = "no witness"
         sentence = f"{subject} on whose past nothing speaks: {_silence(verdict, classical, mixed)}"
     return Agreement(status, sentence + ".", container, network, classical)
+
+
+def _differ(one: str, other: str) -> bool:
+    """Whether two witnesses cannot both be right, or near it."""
+    if SOME_CODEC in (one, other):
+        return LOSSLESS in (one, other)
+    return family_of(one) != family_of(other)
 
 
 def _subject(file_format: str) -> str:

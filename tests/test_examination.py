@@ -24,7 +24,7 @@ from desk.examination import NOT_ENOUGH_PIXELS, examine, known_confusions
 from imagecompression.errors import ImageCompressionError
 from imagecompression.evidence.container import ContainerEvidence
 from imagecompression.evidence.finding import Finding
-from imagecompression.evidence.pixel_evidence import PixelEvidence
+from imagecompression.evidence.pixel_evidence import SOME_CODEC, PixelEvidence
 from imagecompression.image_io import ImageReadError, load_image
 from train.classification import DEFAULT_RUN, classify
 from train.run import Run
@@ -284,6 +284,10 @@ def verdict(label: str, status: Any = "named") -> Verdict:
         ("avif", "bpg", None, "conflict", "the network for BPG (the network knows no AVIF)"),
         ("avif", None, None, "one witness", "so says the container alone"),
         ("uncompressed", None, None, "no witness", "the network was not asked"),
+        (None, "uncompressed", SOME_CODEC, "conflict", "signs for traces of some lossy codec."),
+        (None, "bpg", SOME_CODEC, "agree", "were BPG: the network and the classical signs agree."),
+        ("heic", "bpg", SOME_CODEC, "agree", "show BPG, as its container says: the container, the"),
+        (None, None, SOME_CODEC, "one witness", "pixels show traces of some lossy codec: so says"),
     ],
 )
 def test_agreement(

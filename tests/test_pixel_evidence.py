@@ -11,15 +11,27 @@ from conftest import photograph_like
 from PIL import Image as PilImage
 from scipy.fft import dct, dctn, idctn
 
-from imagecompression import Avif, CodecError, Image, Jpeg2000, JpegXr, KMeans, Svd
+from imagecompression import (
+    Avif,
+    Bpg,
+    Codec,
+    CodecError,
+    Image,
+    Jpeg2000,
+    JpegXl,
+    JpegXr,
+    KMeans,
+    Svd,
+)
 from imagecompression.evidence.block_edges import block_edges
 from imagecompression.evidence.chroma_band import chroma_band
 from imagecompression.evidence.colour_count import colour_count
+from imagecompression.evidence.common_comb import common_comb
 from imagecompression.evidence.jpeg_grid import SURE, jpeg_grid
 from imagecompression.evidence.jpeg_history import luma_of, windows_of
 from imagecompression.evidence.lapped_comb import lapped_basis
 from imagecompression.evidence.low_rank import block_rank, picture_rank
-from imagecompression.evidence.pixel_evidence import pixel_evidence
+from imagecompression.evidence.pixel_evidence import SOME_CODEC, pixel_evidence
 from imagecompression.evidence.wavelet_zeros import _halves, wavelet_zeros
 from imagecompression.quantisation_tables import photoshop_quality, quantisation_tables
 
@@ -300,9 +312,30 @@ def test_no_opinion_on_pictures_without_a_history(seed: int, channels: int) -> N
         assert evidence.reason == "No classical sign."
 
 
-def test_no_opinion_on_avif() -> None:
+def test_no_opinion_on_few_coefficients() -> None:
     decoded = Avif.decode(Avif(quality=60).encode(PICTURE))
     assert pixel_evidence(decoded).opinion is None
+
+
+@pytest.mark.parametrize(
+    "codec", [Avif(quality=95), Avif(quality=80), Bpg(qp=14), JpegXl(distance=0.5)]
+)
+def test_one_step_for_all_frequencies_tells_some_codec(codec: Codec) -> None:
+    picture = photograph_like(400, 480, 3)
+    assert pixel_evidence(picture).opinion is None
+    found = pixel_evidence(codec.decode(codec.encode(picture))[3:, 6:])
+    assert found.opinion == SOME_CODEC
+    assert "row 5, column 2" in found.reason
+
+
+def test_a_common_step_is_found_at_its_grid() -> None:
+    gray = photograph_like(260, 332, 1)[2:-2, 1:-3]  # 256×328
+    quantised = np.rint(dctn(gray.reshape(32, 8, 41, 8), axes=(1, 3), norm="ortho") / 4.7) * 4.7
+    decoded = np.rint(idctn(quantised, axes=(1, 3), norm="ortho")).reshape(gray.shape)
+    comb = common_comb([np.clip(decoded, 0, 255).astype(np.float32)[1:, 7:]])
+    assert (comb.row, comb.column) == (7, 1)
+    assert comb.step == pytest.approx(4.7, rel=0.01)
+    assert comb.strength > 10 * comb.other_strength
 
 
 def test_a_palette_after_a_jpeg_is_the_last_word() -> None:
