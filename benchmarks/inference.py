@@ -27,7 +27,7 @@ from train.verdict import telling_patches
 
 PATCHES = 256
 ROUNDS = 8
-COLD_ROUNDS = 3
+COLD_ROUNDS = 5
 SIZES = {"1 megapixel": (1024, 1024), "12 megapixels": (3000, 4000)}
 """Heights and widths of the pictures for the commands."""
 

@@ -51,7 +51,7 @@ from train.verdict import as_json
 
 ROOT = Path(__file__).parent.parent
 MEGABYTES, MEGAPIXELS = 4, 2
-SECONDS = 30
+SECONDS = 12
 """That a worker may take for a request."""
 
 WORKER_MEGABYTES = 2048
