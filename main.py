@@ -1279,7 +1279,7 @@ def print_report(report: Any) -> None:
 
 
 def print_verdicts(results: Sequence[tuple[str, Any]]) -> None:
-    """The table of `classify`, and below it why a picture was not named."""
+    """The table of `classify`, and below it why a picture was not named, or not as the network."""
     rows = []
     for file, v in results:
         ratio = v.log10_likelihood_ratio
@@ -1300,7 +1300,7 @@ def print_verdicts(results: Sequence[tuple[str, Any]]) -> None:
     )
     for file, v in results:
         if v.reason:
-            nearest = f"; nearest: {v.label}" if v.label else ""
+            nearest = f"; nearest: {v.label}" if v.label and v.status != "named" else ""
             print(f"{file}: {v.answer}: {v.reason}{nearest}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from imagecompression.evidence.pixel_evidence import SOME_CODEC
+from imagecompression.evidence.common_comb import SOME_CODEC
 from train.families import family_of
 from train.verdict import Verdict
 
@@ -46,7 +46,8 @@ class Agreement:
         sentence: For a reader.
         container: The lossy codec that the container itself shows; "uncompressed" for a lossless
             file, which is silent about its pixels' past; None where it cannot tell.
-        network: The class that the network names; None where it names none, or says "mixed".
+        network: The class that the network by itself names; None where it names none, or says
+            "mixed".
         classical: The codec whose classical signs the pixels bear, or `SOME_CODEC`; None for no
             sign, which many codecs leave none of.
     """
@@ -81,7 +82,7 @@ def agreement(
     """
     network = None
     if verdict is not None and verdict.status == "named" and not mixed:
-        network = verdict.label
+        network = verdict.network_label or verdict.label
     said = {
         "the container": None if container == LOSSLESS else container,
         "the network": network,

@@ -22,9 +22,10 @@ from desk.agreement import agreement
 from desk.error_rates import ErrorRatesError, error_rates_finding, read_error_rates
 from desk.examination import NOT_ENOUGH_PIXELS, examine, known_confusions
 from imagecompression.errors import ImageCompressionError
+from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.container import ContainerEvidence
 from imagecompression.evidence.finding import Finding
-from imagecompression.evidence.pixel_evidence import SOME_CODEC, PixelEvidence
+from imagecompression.evidence.pixel_evidence import PixelEvidence
 from imagecompression.image_io import ImageReadError, load_image
 from train.classification import DEFAULT_RUN, classify
 from train.run import Run

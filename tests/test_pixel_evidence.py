@@ -26,12 +26,12 @@ from imagecompression import (
 from imagecompression.evidence.block_edges import block_edges
 from imagecompression.evidence.chroma_band import chroma_band
 from imagecompression.evidence.colour_count import colour_count
-from imagecompression.evidence.common_comb import common_comb
+from imagecompression.evidence.common_comb import SOME_CODEC, common_comb
 from imagecompression.evidence.jpeg_grid import SURE, jpeg_grid
 from imagecompression.evidence.jpeg_history import luma_of, windows_of
 from imagecompression.evidence.lapped_comb import lapped_basis
 from imagecompression.evidence.low_rank import block_rank, picture_rank
-from imagecompression.evidence.pixel_evidence import SOME_CODEC, pixel_evidence
+from imagecompression.evidence.pixel_evidence import pixel_evidence
 from imagecompression.evidence.wavelet_zeros import _halves, wavelet_zeros
 from imagecompression.quantisation_tables import photoshop_quality, quantisation_tables
 

@@ -36,6 +36,7 @@ from train.answers import (
 )
 from train.calibration import Calibration, FittedOn
 from train.cross_encoder import cross_encoder, without
+from train.decisive_signs import DecisiveSign
 from train.evaluator import EvaluationError
 from train.held_out_reliability import held_out_reliability
 from train.pictures import Picture, random_patches, read_pictures, sampled
@@ -244,7 +245,10 @@ def test_equal_patches_are_asked_about_once(dataset: Path) -> None:
 # Protocols.
 
 
-def test_reliability_tells_honest_probabilities_from_boasts(dataset: Path) -> None:
+def test_reliability_tells_honest_probabilities_from_boasts(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.held_out_reliability.decisive_sign", lambda _: DecisiveSign())
     knowing = Knowing(dataset)
 
     def modest(patches: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from datasets.seeds import generator
 from imagecompression import Image
 from train.bootstrap import share_interval
 from train.calibration import Calibration
+from train.decisive_signs import decisive_sign
 from train.evaluator import EvaluationError
 from train.families import family_of, family_probabilities
 from train.pictures import Picture, random_patches, read_pictures
@@ -192,9 +193,9 @@ def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> 
     """The answers about each view, at every level that the picture is large enough for.
 
     Patches are cut at random grid phases. One that is larger than `image_patch` is judged like a
-    picture of its size: its answer is pooled from patches spread evenly over it. A picture's own
-    verdict is pooled as `train.verdict.classify_image` does it; where all its patches are flat
-    there is no verdict and no answer.
+    picture of its size, by patches spread evenly over it. A picture's own verdict is that of
+    `train.classification.classify`, but not calibrated: pooled, and without the classes that a sign
+    in its pixels rules out; where all its patches are flat there is no verdict and no answer.
 
     Args:
         predict: Patches `uint8` `(N, P, P, 3)` to probabilities `(N, C)`, for `image_patch` and
@@ -205,21 +206,41 @@ def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> 
     Raises:
         EvaluationError: `predict` does not answer one probability for each patch and class.
     """
-    waiting = iter(shown)
+    waiting, labels = iter(shown), settings.labels
     while batch := list(itertools.islice(waiting, _VIEWS_AT_ONCE)):
-        for level, cutter, parts in _levels(settings):
-            stacks = [cutter(view) for view in batch]
-            asked = [place for place, stack in enumerate(stacks) if len(stack)]
+        for level, cutter in _levels(settings):
+            cuts = [cutter(view) for view in batch]
+            asked = [place for place, cut in enumerate(cuts) if len(cut.patches)]
             if not asked:
                 continue
-            answers = probabilities(predict, np.concatenate([stacks[i] for i in asked]), settings)
-            ends = np.cumsum([len(stacks[i]) for i in asked])[:-1]
+            patches = np.concatenate([cuts[place].patches for place in asked])
+            answers = probabilities(predict, patches, settings)
+            ends = np.cumsum([len(cuts[place].patches) for place in asked])[:-1]
             for place, part in zip(asked, np.split(answers, ends), strict=True):
-                view = batch[place]
-                if parts != 1:
-                    items = part.reshape(-1, parts or len(part), part.shape[-1])
-                    part = np.stack([pooled_probabilities(item) for item in items])
+                view, pictures = batch[place], cuts[place].pictures
+                if len(pictures):
+                    items = part.reshape(len(pictures), -1, part.shape[-1])
+                    part = np.stack(
+                        [
+                            decisive_sign(picture).applied(pooled_probabilities(item), labels)
+                            for picture, item in zip(pictures, items, strict=True)
+                        ]
+                    )
                 yield Answers(level, view.label, view.source, view.facts, part.astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """What is asked about for one view at one level.
+
+    Attributes:
+        patches: `uint8` `(n, P, P, 3)`.
+        pictures: What answers are pooled for, as many patches for each; none where each patch is
+            judged by itself.
+    """
+
+    patches: npt.NDArray[np.uint8]
+    pictures: Sequence[Image] = ()
 
 
 def probabilities(
@@ -274,37 +295,29 @@ def counted(shown: list[Picture], progress: Progress | None, stage: str) -> Iter
             progress(stage, done, len(shown))
 
 
-def _levels(
-    settings: ProtocolSettings,
-) -> list[tuple[str, Callable[[View], npt.NDArray[np.uint8]], int]]:
-    """Each level, how a view's patches are cut for it, and how many make one answer; 0 for all."""
+def _levels(settings: ProtocolSettings) -> list[tuple[str, Callable[[View], _Cut]]]:
+    """Each level, and how a view's patches are cut for it."""
     side = settings.image_patch
 
-    def places(size: int) -> list[tuple[int, int]]:
-        return list(itertools.product(*patch_offsets(size, size, side))) if size > side else []
-
-    def at_random(size: int) -> Callable[[View], npt.NDArray[np.uint8]]:
-        def cutter(view: View) -> npt.NDArray[np.uint8]:
+    def at_random(size: int) -> Callable[[View], _Cut]:
+        def cutter(view: View) -> _Cut:
             rng = generator(settings.seed, view.name, patch_level(size))
-            patches = random_patches(view.image, size, settings.patches, rng)
-            if not len(patches) or size <= side:
-                return patches
-            parts = [patches[:, y : y + side, x : x + side] for y, x in places(size)]
-            return np.stack(parts, axis=1).reshape(-1, side, side, 3)
+            found = random_patches(view.image, size, settings.patches, rng)
+            if not len(found) or size <= side:
+                return _Cut(found)
+            places = itertools.product(*patch_offsets(size, size, side))
+            parts = [found[:, y : y + side, x : x + side] for y, x in places]
+            return _Cut(np.stack(parts, axis=1).reshape(-1, side, side, 3), list(found))
 
         return cutter
 
-    def evenly(view: View) -> npt.NDArray[np.uint8]:
-        size = settings.image_patch
-        if min(view.image.shape[:2]) < size:
-            return np.empty((0, size, size, 3), np.uint8)
-        return telling_patches(view.image, size, settings.image_patches)[0]
+    def evenly(view: View) -> _Cut:
+        if min(view.image.shape[:2]) < side:
+            return _Cut(np.empty((0, side, side, 3), np.uint8))
+        return _Cut(telling_patches(view.image, side, settings.image_patches)[0], [view.image])
 
-    patches = [
-        (patch_level(size), at_random(size), len(places(size)) or 1)
-        for size in settings.patch_sizes
-    ]
-    return [*patches, (IMAGE, evenly, 0)]
+    patches = [(patch_level(size), at_random(size)) for size in settings.patch_sizes]
+    return [*patches, (IMAGE, evenly)]
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from imagecompression import CODECS
 from imagecompression.errors import ImageCompressionError
 from imagecompression.image_io import read_image
+from train.decisive_signs import decisive_sign
 from train.run import Run
 from train.verdict import Verdict, telling_patches, verdict_from_patches
 
@@ -42,7 +43,7 @@ def find_pictures(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[str, st
 
 
 def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
-    """The verdict on a decoded picture, with all that the run knows: calibration, the unknown.
+    """The verdict on a decoded picture: the network's answer, calibration, the unknown, signs.
 
     Args:
         image: `uint8`, `(H, W)` or `(H, W, 3)` RGB.
@@ -64,6 +65,7 @@ def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
         calibration=run.calibration,
         unknown=unknown,
         left_out=left_out,
+        sign=decisive_sign(image),
     )
 
 

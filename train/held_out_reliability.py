@@ -18,6 +18,7 @@ from train.answers import (
     patch_level,
     probabilities,
 )
+from train.decisive_signs import DecisiveSign, decisive_sign
 from train.evaluator import EvaluationError
 from train.reliability import quality
 from train.run import Predict
@@ -29,7 +30,8 @@ def held_out_reliability(
 ) -> ProtocolResult:
     """Calibration error and proper scores of patches and of pictures.
 
-    Patches are those that a picture's verdict is pooled from, flat ones left out.
+    Patches are those that a picture's verdict is pooled from, flat ones left out; signs that rule
+    classes out count for pictures.
 
     Rows have `level`, `probabilities` ("network" or, with a calibration in the settings,
     "calibrated"), n, sources, accuracy, and the fields of `train.reliability.Quality`: log_loss
@@ -43,6 +45,7 @@ def held_out_reliability(
     truth: list[int] = []
     sources: set[str] = set()
     patches: list[npt.NDArray[np.float32]] = []
+    signs: list[DecisiveSign] = []
     for picture in counted(pictures, progress, "reliability"):
         image = picture.decoded()
         if min(image.shape[:2]) < settings.image_patch:
@@ -51,6 +54,7 @@ def held_out_reliability(
         if len(asked):
             number = settings.labels.index(picture.label)
             patches.append(probabilities(predict, asked, settings))
+            signs.append(decisive_sign(image))
             patch_truth += [number] * len(asked)
             truth.append(number)
             sources.add(picture.source)
@@ -67,6 +71,9 @@ def held_out_reliability(
         else:
             every = calibration.patch_probabilities(every)
             images = [calibration.image_probabilities(part) for part in patches]
+        images = [
+            sign.applied(image, settings.labels) for sign, image in zip(signs, images, strict=True)
+        ]
         for level, found, known in (
             (patch_level(settings.image_patch), every, patch_truth),
             (IMAGE, np.array(images), truth),

@@ -16,6 +16,7 @@ from train.families import family_probabilities
 
 if TYPE_CHECKING:
     from train.calibration import Calibration
+    from train.decisive_signs import DecisiveSign
     from train.run import Predict
 
 SMALLEST_PROBABILITY = 1e-7
@@ -54,7 +55,9 @@ class Verdict:
         known: False if no class explains the picture.
         status: "named", "unknown" (not `known`) or "not enough evidence".
         left_out: Flat patches, which carry no trace and were not asked.
-        reason: Why the status is not "named"; empty if it is.
+        reason: Why the status is not "named", or what sign in the pixels took the network's answer
+            back; else empty.
+        network_label: The network's own most probable class, where a sign took it back; else None.
     """
 
     label: str | None
@@ -69,6 +72,7 @@ class Verdict:
     status: Status = "named"
     left_out: int = 0
     reason: str = ""
+    network_label: str | None = None
 
     @property
     def probability(self) -> float:
@@ -108,6 +112,7 @@ def verdict_from_patches(
     calibration: Calibration | None = None,
     unknown: str = "",
     left_out: int = 0,
+    sign: DecisiveSign | None = None,
 ) -> Verdict:
     """The verdict from patch probabilities `(N, C)` for the classes `labels`.
 
@@ -121,6 +126,7 @@ def verdict_from_patches(
         unknown: Why no class explains the picture, if none does.
         left_out: Number of flat patches; where there are no others, the verdict is that there is
             not enough evidence.
+        sign: What the whole picture shows; rules classes out.
 
     Raises:
         VerdictError: No patch at all, or not one column a label.
@@ -143,11 +149,19 @@ def verdict_from_patches(
             reason=f"all {left_out} patches are flat: no codec leaves a trace in them",
         )
     if calibration is None:
-        pooled, ratio = pooled_probabilities(array), None
+        pooled = pooled_probabilities(array)
     else:
         pooled = calibration.image_probabilities(array)
-        ratio = calibration.log10_likelihood_ratio(pooled, labels[int(pooled.argmax())])
+    said = int(pooled.argmax())
+    if sign is not None:
+        pooled = sign.applied(pooled, labels)
     best = int(pooled.argmax())
+    reason = unknown
+    if sign is not None and best != said and not unknown:
+        reason = f"The network alone says {labels[said]}. {sign.reason}"
+    ratio = None
+    if calibration is not None:
+        ratio = calibration.log10_likelihood_ratio(pooled, labels[best])
     families, sums = family_probabilities(pooled, labels)
     return Verdict(
         label=labels[best],
@@ -161,7 +175,8 @@ def verdict_from_patches(
         known=not unknown,
         status="unknown" if unknown else "named",
         left_out=left_out,
-        reason=unknown,
+        reason=reason,
+        network_label=None if best == said else labels[said],
     )
 
 

@@ -23,6 +23,18 @@ PERIOD = 8
 
 MIN_SIDE = 32
 
+PIXELS = 1 << 18
+"""Of larger pictures, windows of so many pixels are looked at: a fifth of a second."""
+
+STRENGTH = 7.0
+"""Least strength of a comb, in standard errors; pictures without a codec reach 5.5."""
+
+LEAD = 1.5
+"""Least ratio of that to the strength at any other position of the grid."""
+
+SOME_CODEC = "lossy"
+"""The opinion where a lossy codec was at work that the signs do not name."""
+
 _LOWEST = 2
 """Lower frequencies, in either direction, hold the prediction."""
 
@@ -50,6 +62,20 @@ class CommonComb:
     step: float
     strength: float
     other_strength: float
+
+    @property
+    def decisive(self) -> bool:
+        """Whether it shows that a lossy codec was at work."""
+        return self.strength >= STRENGTH and self.strength >= LEAD * self.other_strength
+
+    @property
+    def reason(self) -> str:
+        """A sentence on what a decisive comb shows."""
+        return (
+            "Was compressed by a codec with one quantiser step for all frequencies, as AVIF, BPG, "
+            f"HEIC and JPEG XL have: high frequencies are multiples of {self.step:.1f} gray "
+            f"levels, on the 8×8 grid that starts at row {self.row}, column {self.column}."
+        )
 
 
 def common_comb(lumas: Sequence[Plane]) -> CommonComb:

@@ -23,34 +23,17 @@ from imagecompression.evidence import (
     wavelet_zeros,
 )
 from imagecompression.evidence.colour_count import PALETTE, colour_count
+from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.finding import Finding
 from imagecompression.evidence.jpeg_grid import SURE, Quantisation, jpeg_grid
 from imagecompression.evidence.jpeg_history import Plane, luma_of, windows_of
 from imagecompression.evidence.low_rank import BlockRank
-
-SOME_CODEC = "lossy"
-"""The opinion where a lossy codec was at work that the signs do not name."""
-
-COMMON_STRENGTH = 7.0
-"""Least strength of a comb of one step for all frequencies, in standard errors."""
-
-COMMON_LEAD = 1.5
-"""Least ratio of that to the strength at any other position of the grid."""
 
 WAVELET_CONTRAST = 0.05
 """Least contrast of zeros at the first level for JPEG 2000."""
 
 COARSE_CONTRAST = 0.08
 """The same at both other levels, which is enough too."""
-
-LAPPED_STRENGTH = 8.0
-"""Least strength of a comb for JPEG XR, in standard errors."""
-
-LAPPED_LEAD = 3.0
-"""Least ratio of that to the strength at any other position of the grid."""
-
-LAPPED_LEAD_OF_BLOCKS = 1.5
-"""Least ratio of it to the comb of a plain block DCT, which WebP leaves."""
 
 PICTURE_DROP = 2.0
 """Least ratio of two singular values of the picture that follow each other, for SVD."""
@@ -132,11 +115,12 @@ def pixel_evidence(image: Image) -> PixelEvidence:
     image = check_image(image)
     windows = list(windows_of(image, _SOME_PIXELS, multiple=16))
     lumas = [luma_of(window) for window in windows]
+    some = list(windows_of(image, common_comb.PIXELS, multiple=16))
     signs = [
         _jpeg(image),
         _wavelets(lumas),
-        _lapped(windows),
-        _common(lumas),
+        _lapped(some),
+        _common([luma_of(window) for window in some]),
         _colours(image, windows),
         _picture_rank(image),
         _block_rank(lumas),
@@ -283,17 +267,7 @@ def _lapped(windows: Sequence[Image]) -> _Sign:
         "second best, and of a plain DCT of 4×4. Under 5 without a codec."
     )
     findings = [Finding("lapped_comb", value, "DERIVED", note)]
-    if (
-        comb.strength < LAPPED_STRENGTH
-        or comb.strength < LAPPED_LEAD * comb.other_strength
-        or comb.strength < LAPPED_LEAD_OF_BLOCKS * comb.block_strength
-    ):
-        return _Sign(findings)
-    reason = (
-        f"Was a JPEG XR: the coefficients of its lapped transform are multiples of {comb.step:.1f} "
-        f"gray levels, on the 4×4 grid that starts at row {comb.row}, column {comb.column}."
-    )
-    return _Sign(findings, "jpegxr", reason)
+    return _Sign(findings, "jpegxr", comb.reason) if comb.decisive else _Sign(findings)
 
 
 def _common(lumas: Sequence[Plane]) -> _Sign:
@@ -314,14 +288,7 @@ def _common(lumas: Sequence[Plane]) -> _Sign:
         "best. Under 5 without a codec."
     )
     findings = [Finding("common_comb", value, "DERIVED", note)]
-    if comb.strength < COMMON_STRENGTH or comb.strength < COMMON_LEAD * comb.other_strength:
-        return _Sign(findings)
-    reason = (
-        "Was compressed by a codec with one quantiser step for all frequencies, as AVIF, BPG, HEIC "
-        f"and JPEG XL have: high frequencies are multiples of {comb.step:.1f} gray levels, on the "
-        f"8×8 grid that starts at row {comb.row}, column {comb.column}."
-    )
-    return _Sign(findings, SOME_CODEC, reason)
+    return _Sign(findings, SOME_CODEC, comb.reason) if comb.decisive else _Sign(findings)
 
 
 def _colours(image: Image, windows: Sequence[Image]) -> _Sign:

@@ -1,0 +1,68 @@
+"""Signs in a whole picture's pixels that rule classes out, whatever its patches look like.
+
+A patch of 64 pixels holds too few coefficients to show a mild quantiser; a picture holds enough.
+Where a comb is decisive (`imagecompression.evidence`), a verdict that it contradicts is taken back.
+Both combs are a person's to check, and neither was learned from pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from imagecompression import Image
+from imagecompression.evidence import common_comb, lapped_comb
+from imagecompression.evidence.common_comb import SOME_CODEC
+from imagecompression.evidence.jpeg_history import luma_of, windows_of
+
+RULED_OUT = 1 / 500
+"""What a class's probability is multiplied by. No sign was seen in 600 pictures without a codec."""
+
+
+@dataclass(frozen=True)
+class DecisiveSign:
+    """What the combs of a picture say.
+
+    Attributes:
+        opinion: "jpegxr"; `SOME_CODEC` for a lossy codec that is not told; None for no sign.
+        reason: One sentence; empty without a sign.
+    """
+
+    opinion: str | None = None
+    reason: str = ""
+
+    def factors(self, labels: Sequence[str]) -> npt.NDArray[np.float64]:
+        """What to multiply the classes' probabilities by, `(C,)`: 1, or `RULED_OUT`.
+
+        >>> DecisiveSign(SOME_CODEC).factors(["uncompressed", "bpg"]).tolist()
+        [0.002, 1.0]
+        """
+        if self.opinion == "jpegxr" and "jpegxr" in labels:
+            possible = {"jpegxr", "jpeg"}  # of JPEGs, one in 200 shows JPEG XR's comb too
+        elif self.opinion is not None:
+            possible = set(labels) - {"uncompressed"}
+        else:
+            possible = set(labels)
+        return np.array([1.0 if label in possible else RULED_OUT for label in labels])
+
+    def applied(
+        self, probabilities: npt.NDArray[np.float64], labels: Sequence[str]
+    ) -> npt.NDArray[np.float64]:
+        """Probabilities `(C,)` after the sign, summing to 1."""
+        weighted = probabilities * self.factors(labels)
+        return np.asarray(weighted / weighted.sum())
+
+
+def decisive_sign(image: Image) -> DecisiveSign:
+    """The sign that a picture `uint8` `(H, W)` or `(H, W, 3)` bears, if any."""
+    windows = list(windows_of(image, common_comb.PIXELS, multiple=16))
+    if min(min(window.shape[:2]) for window in windows) < common_comb.MIN_SIDE:
+        return DecisiveSign()
+    lapped = lapped_comb.lapped_comb(windows)
+    if lapped.decisive:
+        return DecisiveSign("jpegxr", lapped.reason)
+    common = common_comb.common_comb([luma_of(window) for window in windows])
+    return DecisiveSign(SOME_CODEC, common.reason) if common.decisive else DecisiveSign()
