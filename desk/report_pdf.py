@@ -71,7 +71,7 @@ def _story(model: Mapping[str, Any], map_picture: bytes, width: float) -> list[A
         _paragraph(file["name"], size=14),
         Spacer(1, 6),
         _paragraph(model["agreement"]["sentence"], size=11),
-        _head("Verdict of the network"),
+        _head("Verdict"),
     ]
     if model["error"]:
         story.insert(3, _paragraph(f"The pixels could not be read. {model['error']}"))

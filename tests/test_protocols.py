@@ -110,6 +110,13 @@ def always(label: str, labels: tuple[str, ...] = LABELS) -> Callable:
     ]
 
 
+@pytest.fixture
+def no_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures judged by the predictor alone."""
+    for module in ("answers", "held_out_reliability"):
+        monkeypatch.setattr(f"train.{module}.decisive_sign", lambda image: DecisiveSign())
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three test sources with five files each, JPEG of two chroma subsamplings, one origin."""
@@ -245,10 +252,8 @@ def test_equal_patches_are_asked_about_once(dataset: Path) -> None:
 # Protocols.
 
 
-def test_reliability_tells_honest_probabilities_from_boasts(
-    dataset: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("train.held_out_reliability.decisive_sign", lambda _: DecisiveSign())
+@pytest.mark.usefixtures("no_signs")
+def test_reliability_tells_honest_probabilities_from_boasts(dataset: Path) -> None:
     knowing = Knowing(dataset)
 
     def modest(patches: np.ndarray) -> np.ndarray:
@@ -279,6 +284,7 @@ def test_a_near_miss_is_right_about_the_family() -> None:
     assert (answers.right(labels), answers.right_families(labels)) == (0, 2)
 
 
+@pytest.mark.usefixtures("no_signs")
 def test_bands_and_levels(dataset: Path) -> None:
     """Wrong about the mild JPEGs of one source."""
 
@@ -321,6 +327,22 @@ def test_bands_and_levels(dataset: Path) -> None:
             assert r["accuracy"] == pytest.approx(len(named) / len(inside))
         assert sum(r["n"] for r in rows) == (12 if label == "compressed" else 6)
     assert len({tuple(row) for row in result.rows}) == 1
+
+
+def test_signs_of_whole_pictures_take_wrong_answers_back(dataset: Path) -> None:
+    def wrong(row: dict) -> str | None:
+        return "uncompressed" if row["label"] == "jpeg" and row["ssim"] > 0.8 else None
+
+    def unsure(patches: np.ndarray) -> np.ndarray:
+        answers = Knowing(dataset, wrong=wrong)(patches)
+        return 0.8 * answers + 0.2 * np.eye(len(LABELS))[LABELS.index("jpeg")]
+
+    rows = bands(unsure, dataset, SETTINGS).rows
+    patches, pictures = (
+        row_of(rows, level=level, measure="class", label="jpeg")["accuracy"]
+        for level in (f"patch-{SIZE}", "image")
+    )
+    assert patches < pictures
 
 
 def test_image_level_is_the_verdict_on_the_picture(dataset: Path) -> None:

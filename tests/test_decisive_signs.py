@@ -1,0 +1,82 @@
+"""Signs of whole pictures in the verdict: what they rule out, and what they leave alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import brightness_run
+import numpy as np
+import pytest
+from conftest import photograph_like
+
+from imagecompression import Avif, Image, JpegXr
+from imagecompression.evidence.common_comb import SOME_CODEC
+from train.classification import classify
+from train.decisive_signs import RULED_OUT, DecisiveSign, decisive_sign
+from train.verdict import as_json, verdict_from_patches
+
+LABELS = ["uncompressed", "jpeg", "jpegxr", "bpg"]
+PICTURE = photograph_like(400, 480, 3)
+
+
+def through(codec: Avif | JpegXr) -> Image:
+    """The picture from a file, off its grid."""
+    return codec.decode(codec.encode(PICTURE))[3:, 6:]
+
+
+@pytest.mark.parametrize(
+    ("opinion", "labels", "possible"),
+    [
+        (None, LABELS, [1, 1, 1, 1]),
+        (SOME_CODEC, LABELS, [0, 1, 1, 1]),
+        ("jpegxr", LABELS, [0, 1, 1, 0]),
+        ("jpegxr", ["uncompressed", "jpeg", "bpg"], [0, 1, 1]),  # not known to the run
+        (SOME_CODEC, ["jpeg", "bpg"], [1, 1]),
+    ],
+)
+def test_what_a_sign_rules_out(opinion: str | None, labels: list[str], possible: list[int]) -> None:
+    expected = [1.0 if one else RULED_OUT for one in possible]
+    assert DecisiveSign(opinion).factors(labels).tolist() == expected
+    applied = DecisiveSign(opinion).applied(np.full(len(labels), 1 / len(labels)), labels)
+    assert applied.sum() == pytest.approx(1)
+    assert (applied == applied.max()).tolist() == [bool(one) for one in possible]
+
+
+def test_signs_of_files_and_of_none() -> None:
+    assert decisive_sign(PICTURE) == DecisiveSign()
+    assert decisive_sign(PICTURE[:20]) == DecisiveSign()
+    assert decisive_sign(through(JpegXr(quality=90))).opinion == "jpegxr"
+    sign = decisive_sign(through(Avif(quality=90)))
+    assert sign.opinion == SOME_CODEC
+    assert "row 5, column 2" in sign.reason
+
+
+def test_a_verdict_tells_what_took_the_networks_answer_back() -> None:
+    patches = [[0.7, 0.05, 0.05, 0.2], [0.6, 0.05, 0.05, 0.3]]
+    plain = verdict_from_patches(patches, LABELS)
+    assert (plain.label, plain.network_label, plain.reason) == ("uncompressed", None, "")
+    found = verdict_from_patches(patches, LABELS, sign=DecisiveSign(SOME_CODEC, "A comb."))
+    assert (found.answer, found.network_label) == ("bpg", "uncompressed")
+    assert found.reason == "The network alone says uncompressed. A comb."
+    assert sum(found.probabilities.values()) == pytest.approx(1)
+    assert as_json(found)["network_label"] == "uncompressed"
+    agreed = verdict_from_patches(
+        [[0.1, 0.1, 0.1, 0.7]], LABELS, sign=DecisiveSign(SOME_CODEC, "A")
+    )
+    assert (agreed.answer, agreed.network_label, agreed.reason) == ("bpg", None, "")
+
+
+def test_a_sure_network_is_not_overruled_by_one_sign() -> None:
+    sure = verdict_from_patches(
+        [[0.9999, 0.0, 0.0, 1e-4]], LABELS, sign=DecisiveSign(SOME_CODEC, "A")
+    )
+    assert sure.answer == "uncompressed"
+
+
+def test_classify_heeds_signs(tmp_path: Path) -> None:
+    run = brightness_run.write_run(tmp_path / "run")
+    dim = (PICTURE * (118 / PICTURE.mean())).clip(0, 255).astype(np.uint8)
+    before, after = classify(dim, run), classify(Avif.decode(Avif(quality=90).encode(dim)), run)
+    assert (before.label, before.network_label) == ("uncompressed", None)
+    assert (after.label, after.network_label) == ("jpeg", "uncompressed")
+    assert after.reason.startswith("The network alone says uncompressed. Was compressed by a codec")
