@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import photograph_like
 
-from imagecompression import Avif, Image, JpegXr
+from imagecompression import Avif, Image, JpegXr, Svd
 from imagecompression.evidence.common_comb import SOME_CODEC
 from train.classification import classify
 from train.decisive_signs import RULED_OUT, DecisiveSign, decisive_sign
@@ -19,9 +19,12 @@ LABELS = ["uncompressed", "jpeg", "jpegxr", "bpg"]
 PICTURE = photograph_like(400, 480, 3)
 
 
-def through(codec: Avif | JpegXr) -> Image:
-    """The picture from a file, off its grid."""
-    return codec.decode(codec.encode(PICTURE))[3:, 6:]
+SMOOTH = photograph_like(800, 960, 3).reshape(400, 2, 480, 2, 3).mean((1, 3)).astype(np.uint8)
+
+
+def through(codec: Avif | JpegXr | Svd, picture: Image = PICTURE) -> Image:
+    """A picture from a file, off its grid."""
+    return codec.decode(codec.encode(picture))[3:, 6:]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,7 @@ def through(codec: Avif | JpegXr) -> Image:
         (SOME_CODEC, LABELS, [0, 1, 1, 1]),
         ("jpegxr", LABELS, [0, 1, 1, 0]),
         ("jpegxr", ["uncompressed", "jpeg", "bpg"], [0, 1, 1]),  # not known to the run
+        ("svd", ["uncompressed", "svd", "bpg"], [0, 1, 0]),
         (SOME_CODEC, ["jpeg", "bpg"], [1, 1]),
     ],
 )
@@ -45,7 +49,9 @@ def test_what_a_sign_rules_out(opinion: str | None, labels: list[str], possible:
 def test_signs_of_files_and_of_none() -> None:
     assert decisive_sign(PICTURE) == DecisiveSign()
     assert decisive_sign(PICTURE[:20]) == DecisiveSign()
+    assert decisive_sign(SMOOTH) == DecisiveSign()
     assert decisive_sign(through(JpegXr(quality=90))).opinion == "jpegxr"
+    assert decisive_sign(through(Svd(step=3), SMOOTH)).opinion == "svd"
     sign = decisive_sign(through(Avif(quality=90)))
     assert sign.opinion == SOME_CODEC
     assert "row 5, column 2" in sign.reason

@@ -328,6 +328,17 @@ def test_one_step_for_all_frequencies_tells_some_codec(codec: Codec) -> None:
     assert "row 5, column 2" in found.reason
 
 
+@pytest.mark.parametrize("step", [2, 3])
+def test_svd_of_blocks_by_the_comb_of_its_own_transform(step: int) -> None:
+    picture = smooth(400, 480, 3)
+    found = pixel_evidence(Svd.decode(Svd(step=step).encode(picture))[3:, 6:])
+    comb = found.finding("own_comb")
+    assert comb is not None
+    assert (comb.value["row"], comb.value["column"]) == (5, 2)
+    assert comb.value["step"] == pytest.approx(step, rel=0.03)
+    assert found.opinion == "svd"
+
+
 def test_a_common_step_is_found_at_its_grid() -> None:
     gray = photograph_like(260, 332, 1)[2:-2, 1:-3]  # 256×328
     quantised = np.rint(dctn(gray.reshape(32, 8, 41, 8), axes=(1, 3), norm="ortho") / 4.7) * 4.7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,18 +55,20 @@ def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
         RunError: The run's model cannot be loaded.
     """
     pixels, left_out = telling_patches(image, run.patch_size)
-    if run.rejection is None or len(pixels) == 0:
-        probabilities, unknown = run.predict(pixels), ""
-    else:
-        outputs = run.outputs(pixels)
-        probabilities, unknown = outputs.probabilities, run.rejection.reason(outputs)
+    with ThreadPoolExecutor(1) as beside:
+        sign = beside.submit(decisive_sign, image)
+        if run.rejection is None or len(pixels) == 0:
+            probabilities, unknown = run.predict(pixels), ""
+        else:
+            outputs = run.outputs(pixels)
+            probabilities, unknown = outputs.probabilities, run.rejection.reason(outputs)
     return verdict_from_patches(
         probabilities,
         run.labels,
         calibration=run.calibration,
         unknown=unknown,
         left_out=left_out,
-        sign=decisive_sign(image),
+        sign=sign.result(),
     )
 
 

@@ -2,7 +2,7 @@
 
 A patch of 64 pixels holds too few coefficients to show a mild quantiser; a picture holds enough.
 Where a comb is decisive (`imagecompression.evidence`), a verdict that it contradicts is taken back.
-Both combs are a person's to check, and neither was learned from pictures.
+All three are a person's to check, and none was learned from pictures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagecompression import Image
-from imagecompression.evidence import common_comb, lapped_comb
+from imagecompression.evidence import common_comb, lapped_comb, own_comb
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.jpeg_history import luma_of, windows_of
 
@@ -27,7 +27,7 @@ class DecisiveSign:
     """What the combs of a picture say.
 
     Attributes:
-        opinion: "jpegxr"; `SOME_CODEC` for a lossy codec that is not told; None for no sign.
+        opinion: "jpegxr", "svd", `SOME_CODEC` for a lossy codec that is not told, or None.
         reason: One sentence; empty without a sign.
     """
 
@@ -40,12 +40,12 @@ class DecisiveSign:
         >>> DecisiveSign(SOME_CODEC).factors(["uncompressed", "bpg"]).tolist()
         [0.002, 1.0]
         """
-        if self.opinion == "jpegxr" and "jpegxr" in labels:
-            possible = {"jpegxr", "jpeg"}  # of JPEGs, one in 200 shows JPEG XR's comb too
-        elif self.opinion is not None:
-            possible = set(labels) - {"uncompressed"}
-        else:
+        if self.opinion is None:
             possible = set(labels)
+        elif self.opinion in labels:
+            possible = {self.opinion, "jpeg"}  # a JPEG shows any of the combs now and then
+        else:
+            possible = set(labels) - {"uncompressed"}
         return np.array([1.0 if label in possible else RULED_OUT for label in labels])
 
     def applied(
@@ -64,5 +64,9 @@ def decisive_sign(image: Image) -> DecisiveSign:
     lapped = lapped_comb.lapped_comb(windows)
     if lapped.decisive:
         return DecisiveSign("jpegxr", lapped.reason)
+    if min(image.shape[:2]) >= own_comb.MIN_SIDE:
+        own = own_comb.own_comb(image)
+        if own.decisive:
+            return DecisiveSign("svd", own.reason)
     common = common_comb.common_comb([luma_of(window) for window in windows])
     return DecisiveSign(SOME_CODEC, common.reason) if common.decisive else DecisiveSign()

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
+from imagecompression.evidence.comb import Comb, CombSearch
 from imagecompression.evidence.jpeg_history import DCT, Plane
 
 PERIOD = 8
@@ -38,30 +38,12 @@ SOME_CODEC = "lossy"
 _LOWEST = 2
 """Lower frequencies, in either direction, hold the prediction."""
 
-_STEPS = np.geomspace(0.7, 16.0, 200)  # in gray levels; 1.6 % apart
-_BINS_A_UNIT, _LARGEST = 16, 64
-_TEETH = 6
-_LEAST_COEFFICIENTS = 200
+_SEARCH = CombSearch(low=0.7, high=16.0, count=200, teeth=6, largest=64)
 
 
 @dataclass(frozen=True)
-class CommonComb:
-    """The position and step with the clearest comb.
-
-    Attributes:
-        row: Where the grid of 8×8 pixels starts, 0 to 7.
-        column: The same.
-        step: In gray levels.
-        strength: Mean cosine of the coefficients' place between two teeth above what other
-            positions have, in standard errors of chance.
-        other_strength: The greatest at another position, at any step.
-    """
-
-    row: int
-    column: int
-    step: float
-    strength: float
-    other_strength: float
+class CommonComb(Comb):
+    """The clearest comb on a grid of 8×8 pixels."""
 
     @property
     def decisive(self) -> bool:
@@ -87,44 +69,19 @@ def common_comb(lumas: Sequence[Plane]) -> CommonComb:
         lumas: Sides at least `MIN_SIDE`.
     """
     tables = np.sum([_histograms(np.rint(luma)) for luma in lumas], axis=0)
-    cosine, counts = _teeth()
-    number = counts @ tables
-    means = (cosine @ tables) / np.maximum(number, 1)
-    above = means - np.median(means, axis=1, keepdims=True)
-    strengths = np.where(number >= _LEAST_COEFFICIENTS, above * np.sqrt(2 * number), 0.0)
-    best = strengths.max(axis=0)
-    place = int(best.argmax())
-    row, column = divmod(place, PERIOD)
-    return CommonComb(
-        row,
-        column,
-        step=float(_STEPS[strengths[:, place].argmax()]),
-        strength=float(best[place]),
-        other_strength=float(np.delete(best, place).max()),
-    )
+    found = _SEARCH.clearest(_SEARCH.strengths(tables), PERIOD)
+    return CommonComb(**vars(found))
 
 
-def _histograms(luma: Plane) -> npt.NDArray[np.float64]:
+def _histograms(luma: Plane) -> npt.NDArray[np.intp]:
     """Histogram of the sizes of the high coefficients of blocks at each position, `(bins, 64)`."""
-    basis = DCT[_LOWEST:] * np.float32(_BINS_A_UNIT)
+    basis = DCT[_LOWEST:]
     height, width = ((length - PERIOD + 1) // PERIOD for length in luma.shape)
-    tables = np.zeros((_BINS_A_UNIT * _LARGEST, PERIOD**2))
+    tables = []
     for top in range(PERIOD):
         rows = luma[top : top + height * PERIOD].reshape(height, PERIOD, -1)
-        filtered = np.matmul(DCT[_LOWEST:], rows)
+        filtered = np.matmul(basis, rows)
         for left in range(PERIOD):
             part = filtered[..., left : left + width * PERIOD].reshape(-1, PERIOD)
-            sizes = np.minimum(np.abs(part @ basis.T) + np.float32(0.5), len(tables) - 1)
-            bins = np.bincount(sizes.ravel().astype(np.intp), minlength=len(tables))
-            tables[:, top * PERIOD + left] = bins
-    return tables
-
-
-@cache
-def _teeth() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights of a histogram's bins for each step: cosine and count, `(steps, bins)`."""
-    values = np.arange(_BINS_A_UNIT * _LARGEST) / _BINS_A_UNIT
-    steps = _STEPS[:, None]
-    counts = ((values >= steps / 2) & (values < (_TEETH + 0.5) * steps)).astype(np.float64)
-    counts[:, -1] = 0  # holds all that are larger
-    return np.cos(2 * np.pi * values / steps) * counts, counts
+            tables.append(_SEARCH.histogram(part @ basis.T))
+    return np.stack(tables, axis=1)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from imagecompression.codec import Image
+from imagecompression.evidence.comb import Comb, CombSearch, Reals
 from imagecompression.evidence.jpeg_history import Plane
 
 YCOCG_LUMA = np.array([0.25, 0.5, 0.25])
@@ -38,31 +39,17 @@ LEAD_OF_BLOCKS = 1.5
 _SCALE = 0.827
 """By how much the pre-filter lowers what is even about a block's border."""
 
-_STEPS = np.geomspace(1.0, 24.0, 160)  # in gray levels; 2 % apart: teeth up to the 8th are in line
-_BINS_A_UNIT, _LARGEST = 16, 128
-_TEETH = 8
-_LEAST_COEFFICIENTS = 200
+_SEARCH = CombSearch(low=1.0, high=24.0, count=160, teeth=8, largest=128)
 
 
 @dataclass(frozen=True)
-class LappedComb:
-    """The position and step with the clearest comb.
+class LappedComb(Comb):
+    """The clearest comb on a grid of 4×4 pixels.
 
     Attributes:
-        row: Where the grid of 4×4 pixels starts, 0 to 3.
-        column: The same.
-        step: In gray levels.
-        strength: Mean cosine of the coefficients' place between two teeth above what other
-            positions have, in standard errors of chance.
-        other_strength: The greatest at another position, at any step.
         block_strength: The greatest of a plain DCT of 4×4 blocks: WebP's transform.
     """
 
-    row: int
-    column: int
-    step: float
-    strength: float
-    other_strength: float
     block_strength: float
 
     @property
@@ -84,7 +71,7 @@ class LappedComb:
         )
 
 
-def lapped_basis() -> npt.NDArray[np.float64]:
+def lapped_basis() -> Reals:
     """Rows of JPEG XR's first-stage analysis in one dimension, `(4, 8)`.
 
     A filter over each border between two blocks (even parts scaled by 0.827, odd ones by its
@@ -103,7 +90,7 @@ def lapped_basis() -> npt.NDArray[np.float64]:
     return _block_basis() @ both
 
 
-def _block_basis() -> npt.NDArray[np.float64]:
+def _block_basis() -> Reals:
     """Rows of a DCT of four samples in the middle of eight, `(4, 8)`."""
     place = np.arange(4)
     basis = np.sqrt(1 / 2) * np.cos(np.pi * (2 * place + 1) * place[:, None] / 8)
@@ -118,28 +105,15 @@ def lapped_comb(windows: Sequence[Image]) -> LappedComb:
         windows: Sides at least `MIN_SIDE`.
     """
     lumas = [_luma(window) for window in windows]
-    strengths = _strengths(lumas, lapped_basis())
-    best = strengths.max(axis=0)
-    place = int(best.argmax())
-    row, column = divmod(place, PERIOD)
-    return LappedComb(
-        row,
-        column,
-        step=float(_STEPS[strengths[:, place].argmax()]),
-        strength=float(best[place]),
-        other_strength=float(np.delete(best, place).max()),
-        block_strength=float(_strengths(lumas, _block_basis()).max()),
-    )
+    found = _SEARCH.clearest(_strengths(lumas, lapped_basis()), PERIOD)
+    block_strength = float(_strengths(lumas, _block_basis()).max())
+    return LappedComb(**vars(found), block_strength=block_strength)
 
 
-def _strengths(lumas: Sequence[Plane], basis: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """`LappedComb.strength` of each step and position, `(steps, 16)`."""
+def _strengths(lumas: Sequence[Plane], basis: Reals) -> Reals:
+    """`Comb.strength` of each step and position, `(steps, 16)`."""
     tables = np.sum([_histograms(luma, basis.astype(np.float32)) for luma in lumas], axis=0)
-    cosine, counts = _teeth()
-    number = counts @ tables
-    means = (cosine @ tables) / np.maximum(number, 1)
-    above = means - np.median(means, axis=1, keepdims=True)
-    return np.where(number >= _LEAST_COEFFICIENTS, above * np.sqrt(2 * number), 0.0)
+    return _SEARCH.strengths(tables)
 
 
 def _luma(window: Image) -> Plane:
@@ -148,37 +122,20 @@ def _luma(window: Image) -> Plane:
     return np.asarray(window @ YCOCG_LUMA.astype(np.float32))
 
 
-def _histograms(luma: Plane, basis: Plane) -> npt.NDArray[np.float64]:
+def _histograms(luma: Plane, basis: Plane) -> npt.NDArray[np.intp]:
     """Histogram of the sizes of the coefficients at each position, `(bins, 16)`.
 
     Of frequencies 1 and 2 in both directions: those that one direction lacks are predicted from
     other blocks in part.
     """
     rows, columns = (length - 7 - (length - 7) % PERIOD for length in luma.shape)
-    tables = np.zeros((_BINS_A_UNIT * _LARGEST, PERIOD**2))
+    tables: list[Any] = [0] * PERIOD**2
     for down in basis[1:3]:
         filtered = sum(tap * luma[k : k + rows] for k, tap in enumerate(down))
         for across in basis[1:3]:
             found = sum(tap * filtered[:, k : k + columns] for k, tap in enumerate(across))
-            bins = (np.abs(found) * _BINS_A_UNIT + 0.5).astype(np.int32)
-            bins = np.minimum(bins, len(tables) - 1)
             for place in range(PERIOD**2):
                 # The first coefficient's block begins two samples after the filter does.
                 top, left = ((start - 2) % PERIOD for start in divmod(place, PERIOD))
-                part = bins[top::PERIOD, left::PERIOD].ravel()
-                tables[:, place] += np.bincount(part, minlength=len(tables))
-    return tables
-
-
-@cache
-def _teeth() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights of a histogram's bins for each step: cosine and count, `(steps, bins)`.
-
-    Coefficients that quantisation leaves zero are many at every position, and the larger the step,
-    the less a distant tooth's place is known; both are left out.
-    """
-    values = np.arange(_BINS_A_UNIT * _LARGEST) / _BINS_A_UNIT
-    steps = _STEPS[:, None]
-    counts = ((values >= steps / 2) & (values < (_TEETH + 0.5) * steps)).astype(np.float64)
-    counts[:, -1] = 0  # holds all that are larger
-    return np.cos(2 * np.pi * values / steps) * counts, counts
+                tables[place] = tables[place] + _SEARCH.histogram(found[top::PERIOD, left::PERIOD])
+    return np.stack(tables, axis=1)

@@ -20,9 +20,11 @@ from imagecompression.evidence import (
     common_comb,
     lapped_comb,
     low_rank,
+    own_comb,
     wavelet_zeros,
 )
 from imagecompression.evidence.colour_count import PALETTE, colour_count
+from imagecompression.evidence.comb import Comb
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.finding import Finding
 from imagecompression.evidence.jpeg_grid import SURE, Quantisation, jpeg_grid
@@ -124,6 +126,7 @@ def pixel_evidence(image: Image) -> PixelEvidence:
         _colours(image, windows),
         _picture_rank(image),
         _block_rank(lumas),
+        _own(image),
         _chroma(windows),
         _edges(lumas),
     ]
@@ -131,7 +134,7 @@ def pixel_evidence(image: Image) -> PixelEvidence:
     decisive = {sign.codec: sign.reason for sign in signs if sign.codec is not None}
     if "kmeans" in decisive:  # nothing but a palette can come last and leave so few colours
         decisive = {"kmeans": decisive["kmeans"]}
-    if "jpeg" in decisive:  # its zeros lower ranks, and blocks of 8×8 are seen in those of 4×4 too
+    if "jpeg" in decisive:  # its zeros lower ranks, and its steps are seen by other transforms too
         decisive.pop("svd", None)
         decisive.pop("jpegxr", None)
     if len(decisive) > 1:
@@ -253,14 +256,7 @@ def _lapped(windows: Sequence[Image]) -> _Sign:
     if _least_side(windows) < lapped_comb.MIN_SIDE:
         return _Sign([_too_small("lapped_comb", lapped_comb.MIN_SIDE)])
     comb = lapped_comb.lapped_comb(windows)
-    value = {
-        "strength": round(comb.strength, 1),
-        "step": round(comb.step, 2),
-        "row": comb.row,
-        "column": comb.column,
-        "other_strength": round(comb.other_strength, 1),
-        "block_strength": round(comb.block_strength, 1),
-    }
+    value = _comb_value(comb) | {"block_strength": round(comb.block_strength, 1)}
     note = (
         "How far the coefficients of JPEG XR's lapped transform keep to multiples of one step (in "
         "gray levels), in standard errors, at the best of 16 grid positions; the same at the "
@@ -275,19 +271,12 @@ def _common(lumas: Sequence[Plane]) -> _Sign:
     if _least_side(lumas) < common_comb.MIN_SIDE:
         return _Sign([_too_small("common_comb", common_comb.MIN_SIDE)])
     comb = common_comb.common_comb(lumas)
-    value = {
-        "strength": round(comb.strength, 1),
-        "step": round(comb.step, 2),
-        "row": comb.row,
-        "column": comb.column,
-        "other_strength": round(comb.other_strength, 1),
-    }
     note = (
         "How far the high DCT coefficients of 8×8 blocks keep to multiples of one step (in gray "
         "levels), in standard errors, at the best of 64 grid positions; the same at the second "
         "best. Under 5 without a codec."
     )
-    findings = [Finding("common_comb", value, "DERIVED", note)]
+    findings = [Finding("common_comb", _comb_value(comb), "DERIVED", note)]
     return _Sign(findings, SOME_CODEC, comb.reason) if comb.decisive else _Sign(findings)
 
 
@@ -378,6 +367,30 @@ def _block_rank(lumas: Sequence[Plane]) -> _Sign:
         f"{rank.full} directions are used, and no frequencies explain it."
     )
     return _Sign(findings, "svd", reason)
+
+
+def _own(image: Image) -> _Sign:
+    """The comb of an SVD of blocks."""
+    if min(image.shape[:2]) < own_comb.MIN_SIDE:
+        return _Sign([_too_small("own_comb", own_comb.MIN_SIDE)])
+    comb = own_comb.own_comb(image)
+    note = (
+        "How far the coefficients of 8×8 blocks, in the basis of these blocks' own singular "
+        "vectors, keep to multiples of one step (in gray levels), in standard errors, at the best "
+        "of 64 grid positions; the same at the second best. Under 6 without a codec."
+    )
+    findings = [Finding("own_comb", _comb_value(comb), "DERIVED", note)]
+    return _Sign(findings, "svd", comb.reason) if comb.decisive else _Sign(findings)
+
+
+def _comb_value(comb: Comb) -> dict[str, Any]:
+    return {
+        "strength": round(comb.strength, 1),
+        "step": round(comb.step, 2),
+        "row": comb.row,
+        "column": comb.column,
+        "other_strength": round(comb.other_strength, 1),
+    }
 
 
 def _empties_directions(rank: BlockRank) -> bool:
