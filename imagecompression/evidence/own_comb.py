@@ -2,8 +2,8 @@
 
 The codec `svd` quantises the coefficients of its blocks in the basis of their own singular vectors.
 Those of the decoded picture's blocks are nearly the same ones, so on the codec's grid the
-coefficients in them have teeth. It takes a few thousand blocks to know the basis well enough: half
-a megapixel shows it clearly, 256×256 pixels seldom.
+coefficients in them have teeth. It takes a few thousand blocks to know the basis well enough: a
+third of a megapixel shows it clearly, 256×256 pixels now and then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from imagecompression.evidence.jpeg_history import Plane, luma_of
 PERIOD = 8
 """Side of the blocks, the codec's default, in pixels."""
 
-MIN_SIDE = 96
+MIN_SIDE = 256
 
 STRENGTH = 7.0
 """Least strength of a comb, in standard errors."""
