@@ -17,6 +17,7 @@ from imagecompression import Image
 from imagecompression.evidence import common_comb, lapped_comb, own_comb
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.jpeg_history import luma_of, windows_of
+from imagecompression.thread_limit import one_thread
 
 RULED_OUT = 1 / 500
 """What a class's probability is multiplied by. No sign was seen in 600 pictures without a codec."""
@@ -58,6 +59,11 @@ class DecisiveSign:
 
 def decisive_sign(image: Image) -> DecisiveSign:
     """The sign that a picture `uint8` `(H, W)` or `(H, W, 3)` bears, if any."""
+    with one_thread():  # small matrices: more threads would only wait for each other
+        return _sign(image)
+
+
+def _sign(image: Image) -> DecisiveSign:
     windows = list(windows_of(image, common_comb.PIXELS, multiple=16))
     if min(min(window.shape[:2]) for window in windows) < common_comb.MIN_SIDE:
         return DecisiveSign()

@@ -30,6 +30,7 @@ from imagecompression.evidence.finding import Finding
 from imagecompression.evidence.jpeg_grid import SURE, Quantisation, jpeg_grid
 from imagecompression.evidence.jpeg_history import Plane, luma_of, windows_of
 from imagecompression.evidence.low_rank import BlockRank
+from imagecompression.thread_limit import one_thread
 
 WAVELET_CONTRAST = 0.05
 """Least contrast of zeros at the first level for JPEG 2000."""
@@ -115,21 +116,8 @@ def pixel_evidence(image: Image) -> PixelEvidence:
         CodecError: The image is outside the contract of `imagecompression.Image`.
     """
     image = check_image(image)
-    windows = list(windows_of(image, _SOME_PIXELS, multiple=16))
-    lumas = [luma_of(window) for window in windows]
-    some = list(windows_of(image, common_comb.PIXELS, multiple=16))
-    signs = [
-        _jpeg(image),
-        _wavelets(lumas),
-        _lapped(some),
-        _common([luma_of(window) for window in some]),
-        _colours(image, windows),
-        _picture_rank(image),
-        _block_rank(lumas),
-        _own(image),
-        _chroma(windows),
-        _edges(lumas),
-    ]
+    with one_thread():  # small matrices: more threads would only wait for each other
+        signs = _signs(image)
     findings = tuple(finding for sign in signs for finding in sign.findings)
     decisive = {sign.codec: sign.reason for sign in signs if sign.codec is not None}
     if "kmeans" in decisive:  # nothing but a palette can come last and leave so few colours
@@ -146,6 +134,24 @@ def pixel_evidence(image: Image) -> PixelEvidence:
         return PixelEvidence(findings, None, reason)
     ((opinion, reason),) = decisive.items()
     return PixelEvidence(findings, opinion, reason)
+
+
+def _signs(image: Image) -> list[_Sign]:
+    windows = list(windows_of(image, _SOME_PIXELS, multiple=16))
+    lumas = [luma_of(window) for window in windows]
+    some = list(windows_of(image, common_comb.PIXELS, multiple=16))
+    return [
+        _jpeg(image),
+        _wavelets(lumas),
+        _lapped(some),
+        _common([luma_of(window) for window in some]),
+        _colours(image, windows),
+        _picture_rank(image),
+        _block_rank(lumas),
+        _own(image),
+        _chroma(windows),
+        _edges(lumas),
+    ]
 
 
 def _jpeg(image: Image) -> _Sign:
