@@ -37,6 +37,7 @@ from train.answers import (
     ProtocolResult,
     ProtocolSettings,
     RememberedAnswers,
+    RememberedSigns,
     Tally,
     View,
     ask,
@@ -141,7 +142,10 @@ def main() -> int:
     folder, data, count = arguments.folder, arguments.data, arguments.pictures
     run = Run.load(arguments.run)
     usual = dataclasses.replace(
-        run_settings(run, "all"), kinds=read_kinds(data / "sources.csv"), **ASKED
+        run_settings(run, "all"),
+        kinds=read_kinds(data / "sources.csv"),
+        sign=RememberedSigns(),
+        **ASKED,
     )
     asked_once = RememberedAnswers(run.predict)  # seven classes are judged by the same answers
     tables: dict[str, list[dict[str, object]]] = {}

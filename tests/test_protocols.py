@@ -30,6 +30,7 @@ from train.answers import (
     Answers,
     ProtocolSettings,
     RememberedAnswers,
+    RememberedSigns,
     UnsuitableDatasetError,
     View,
     ask,
@@ -108,13 +109,6 @@ def always(label: str, labels: tuple[str, ...] = LABELS) -> Callable:
     return lambda pixels: np.eye(len(labels), dtype=np.float32)[
         np.full(len(pixels), labels.index(label))
     ]
-
-
-@pytest.fixture
-def no_signs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures judged by the predictor alone."""
-    for module in ("answers", "held_out_reliability"):
-        monkeypatch.setattr(f"train.{module}.decisive_sign", lambda image: DecisiveSign())
 
 
 @pytest.fixture(scope="module")
@@ -252,20 +246,20 @@ def test_equal_patches_are_asked_about_once(dataset: Path) -> None:
 # Protocols.
 
 
-@pytest.mark.usefixtures("no_signs")
 def test_reliability_tells_honest_probabilities_from_boasts(dataset: Path) -> None:
     knowing = Knowing(dataset)
 
     def modest(patches: np.ndarray) -> np.ndarray:
         return 0.4 * knowing(patches) + 0.2  # 0.52 for the true class, which is always right
 
-    plain = held_out_reliability(modest, dataset, SETTINGS)
+    alone = dataclasses.replace(SETTINGS, sign=lambda image: DecisiveSign())
+    plain = held_out_reliability(modest, dataset, alone)
     assert [row["probabilities"] for row in plain.rows] == ["network", "network"]
     sharper = Calibration(
         temperature=0.05, scale=20.0, correlation=1.0, most_patches=64, labels=LABELS,
         bounds=dict.fromkeys(LABELS, (-2.0, 2.0)), fitted_on=FittedOn("val", "0", "0", 1, 1, 1, {}),
     )  # fmt: skip
-    settings = dataclasses.replace(SETTINGS, calibration=sharper)
+    settings = dataclasses.replace(alone, calibration=sharper)
     rows = held_out_reliability(modest, dataset, settings).rows
     for level in (f"patch-{SIZE}", "image"):
         network = row_of(rows, level=level, probabilities="network")
@@ -284,7 +278,6 @@ def test_a_near_miss_is_right_about_the_family() -> None:
     assert (answers.right(labels), answers.right_families(labels)) == (0, 2)
 
 
-@pytest.mark.usefixtures("no_signs")
 def test_bands_and_levels(dataset: Path) -> None:
     """Wrong about the mild JPEGs of one source."""
 
@@ -293,9 +286,8 @@ def test_bands_and_levels(dataset: Path) -> None:
         return "uncompressed" if mild else None
 
     done: list[tuple[str, int, int]] = []
-    result = bands(
-        Knowing(dataset, wrong=wrong), dataset, SETTINGS, lambda *told: done.append(told)
-    )
+    alone = dataclasses.replace(SETTINGS, sign=lambda image: DecisiveSign())
+    result = bands(Knowing(dataset, wrong=wrong), dataset, alone, lambda *told: done.append(told))
     assert done[-1] == ("bands", 15, 15)
     for level, each in (("patch-32", 3), ("patch-48", 3), ("image", 1)):
         jpeg = row_of(result.rows, level=level, measure="class", label="jpeg")
@@ -337,7 +329,8 @@ def test_signs_of_whole_pictures_take_wrong_answers_back(dataset: Path) -> None:
         answers = Knowing(dataset, wrong=wrong)(patches)
         return 0.8 * answers + 0.2 * np.eye(len(LABELS))[LABELS.index("jpeg")]
 
-    rows = bands(unsure, dataset, SETTINGS).rows
+    rows = bands(unsure, dataset, dataclasses.replace(SETTINGS, sign=RememberedSigns())).rows
+    assert rows == bands(unsure, dataset, SETTINGS).rows
     patches, pictures = (
         row_of(rows, level=level, measure="class", label="jpeg")["accuracy"]
         for level in (f"patch-{SIZE}", "image")

@@ -20,7 +20,7 @@ from datasets.seeds import generator
 from imagecompression import Image
 from train.bootstrap import share_interval
 from train.calibration import Calibration
-from train.decisive_signs import decisive_sign
+from train.decisive_signs import DecisiveSign, decisive_sign
 from train.evaluator import EvaluationError
 from train.families import family_of, family_probabilities
 from train.pictures import Picture, random_patches, read_pictures
@@ -65,6 +65,8 @@ class ProtocolSettings:
         cache: For "ais22": folder for its encodes.
         workers: For "ais22": processes; None takes one for each core.
         seed: Fixes patches, samples and operations.
+        sign: What rules classes out of a picture's verdict; a `RememberedSigns` saves time where
+            several protocols see the same pictures.
     """
 
     labels: tuple[str, ...]
@@ -80,6 +82,7 @@ class ProtocolSettings:
     cache: Path | None = None
     workers: int | None = None
     seed: int = 0
+    sign: Callable[[Image], DecisiveSign] = decisive_sign
 
     def pictures(self, dataset: Path) -> list[Picture]:
         """What may be judged of a dataset, see `read_pictures`."""
@@ -173,6 +176,20 @@ class RememberedAnswers:
         return np.stack([fresh[key] if key in fresh else self._known[key] for key in keys])
 
 
+class RememberedSigns:
+    """`decisive_sign` that looks at equal pictures once."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, DecisiveSign] = {}
+
+    def __call__(self, image: Image) -> DecisiveSign:
+        """See `decisive_sign`."""
+        key = hashlib.blake2b(f"{image.shape}".encode() + image.tobytes(), digest_size=16).digest()
+        if key not in self._known:
+            self._known[key] = decisive_sign(image)
+        return self._known[key]
+
+
 def patch_level(size: int) -> str:
     """The level of patches of `size` pixels.
 
@@ -222,7 +239,7 @@ def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> 
                     items = part.reshape(len(pictures), -1, part.shape[-1])
                     part = np.stack(
                         [
-                            decisive_sign(picture).applied(pooled_probabilities(item), labels)
+                            settings.sign(picture).applied(pooled_probabilities(item), labels)
                             for picture, item in zip(pictures, items, strict=True)
                         ]
                     )

@@ -18,7 +18,7 @@ from train.answers import (
     patch_level,
     probabilities,
 )
-from train.decisive_signs import DecisiveSign, decisive_sign
+from train.decisive_signs import DecisiveSign
 from train.evaluator import EvaluationError
 from train.reliability import quality
 from train.run import Predict
@@ -54,7 +54,7 @@ def held_out_reliability(
         if len(asked):
             number = settings.labels.index(picture.label)
             patches.append(probabilities(predict, asked, settings))
-            signs.append(decisive_sign(image))
+            signs.append(settings.sign(image))
             patch_truth += [number] * len(asked)
             truth.append(number)
             sources.add(picture.source)
