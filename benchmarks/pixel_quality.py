@@ -45,6 +45,7 @@ MOST_SECONDS = {1: 1.0, 12: 2.0}
 CODEC_SETTINGS = (
     *(OTHER_CODECS | {"jpeg": 60, "svd": 40, "kmeans": 64, "jpegxl": 2}).items(),
     *(("jpegxr", quality) for quality in (60, 70, 80, 90)),
+    *(("svd", step) for step in (10, 4)),
     *(("bpg", qp) for qp in (24, 18, 12)),
     *(("avif", quality) for quality in (80, 90)),
     *(("heic", quality) for quality in (80, 90)),
