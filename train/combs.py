@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from imagecompression.evidence.dct import dct_basis
 from imagecompression.evidence.lapped_comb import YCOCG_LUMA, lapped_basis
 from train.layers import (
     PACKAGE,
     RGB_TO_YCBCR,
     convolved,
-    dct_basis,
     doubled_cosines,
     phase_means,
     require_rgb,

@@ -19,6 +19,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from imagecompression.evidence.dct import dct_basis
+
 PACKAGE = "imagecompression"
 """Name under which the layers are registered for `keras.saving`."""
 
@@ -151,14 +153,6 @@ def spread_frequencies(block: int, count: int) -> list[int]:
     low = (count + 1) // 2
     high = np.linspace(low, block**2 - 1, count - low + 1).round().astype(int)[1:]
     return [*range(1, low + 1), *high.tolist()]
-
-
-def dct_basis(block: int) -> npt.NDArray[np.float64]:
-    """Rows of the orthonormal DCT-II, `(block, block)`."""
-    place = np.arange(block)
-    basis = np.sqrt(2 / block) * np.cos(np.pi * (2 * place + 1) * place[:, None] / (2 * block))
-    basis[0] /= np.sqrt(2)
-    return np.asarray(basis)
 
 
 def dct_kernels(block: int, frequencies: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -41,8 +41,8 @@ class OnnxError(ImageCompressionError):
     """A model that cannot be exported, or an ONNX file that cannot be used."""
 
 
-_OUTSIDE_WEIGHTS = b"\n\x08location"
-"""The key of a weight's place outside the file, as protocol buffers write it: tag, length, text."""
+_OUTSIDE_WEIGHTS = b"location"
+"""The key of a weight's place outside the file; an exported network holds the word nowhere else."""
 
 _CHUNK_PIXELS = 4 * 64 * 64
 """Patches answered at once: more would not stay in a core's cache, and take twice as long."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +33,28 @@ class Comb:
         strength: Mean cosine of the coefficients' place between two teeth above what other
             positions have, in standard errors of chance.
         other_strength: The greatest at another position, at any step.
+        STRENGTH: The least strength of a decisive comb.
+        LEAD: The least ratio of that to `other_strength`.
     """
+
+    STRENGTH: ClassVar[float]
+    LEAD: ClassVar[float]
 
     row: int
     column: int
     step: float
     strength: float
     other_strength: float
+
+    @property
+    def decisive(self) -> bool:
+        """Whether it shows its codec; the limits are those of each kind of comb."""
+        return self.strength >= self.STRENGTH and self.strength >= self.LEAD * self.other_strength
+
+    @property
+    def reason(self) -> str:
+        """A sentence on what a decisive comb shows."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +25,7 @@ PERIOD = 8
 MIN_SIDE = 32
 
 PIXELS = 1 << 18
-"""Of larger pictures, windows of so many pixels are looked at: a fifth of a second."""
-
-STRENGTH = 7.0
-"""Least strength of a comb, in standard errors; pictures without a codec reach 5.5."""
-
-LEAD = 1.5
-"""Least ratio of that to the strength at any other position of the grid."""
+"""Of larger pictures, windows of about so many pixels are looked at, to bound the time."""
 
 SOME_CODEC = "lossy"
 """The opinion where a lossy codec was at work that the signs do not name."""
@@ -43,12 +38,10 @@ _SEARCH = CombSearch(low=0.7, high=16.0, count=200, teeth=6, largest=64)
 
 @dataclass(frozen=True)
 class CommonComb(Comb):
-    """The clearest comb on a grid of 8×8 pixels."""
+    """The clearest comb on a grid of 8×8 pixels; a decisive one shows some lossy codec."""
 
-    @property
-    def decisive(self) -> bool:
-        """Whether it shows that a lossy codec was at work."""
-        return self.strength >= STRENGTH and self.strength >= LEAD * self.other_strength
+    STRENGTH: ClassVar[float] = 7.0  # pictures without a codec reach 5.5
+    LEAD: ClassVar[float] = 1.5
 
     @property
     def reason(self) -> str:

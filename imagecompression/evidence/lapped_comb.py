@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from imagecompression.codec import Image
 from imagecompression.evidence.comb import Comb, CombSearch, Reals
+from imagecompression.evidence.dct import dct_basis
 from imagecompression.evidence.jpeg_history import Plane
 
 YCOCG_LUMA = np.array([0.25, 0.5, 0.25])
@@ -27,14 +28,8 @@ PERIOD = 4
 
 MIN_SIDE = 32
 
-STRENGTH = 8.0
-"""Least strength of a comb for JPEG XR, in standard errors."""
-
-LEAD = 3.0
-"""Least ratio of that to the strength at any other position of the grid."""
-
 LEAD_OF_BLOCKS = 1.5
-"""Least ratio of it to the comb of a plain block DCT, which WebP leaves."""
+"""Least ratio of a comb's strength to that of a plain block DCT, which WebP leaves."""
 
 _SCALE = 0.827
 """By how much the pre-filter lowers what is even about a block's border."""
@@ -50,16 +45,15 @@ class LappedComb(Comb):
         block_strength: The greatest of a plain DCT of 4×4 blocks: WebP's transform.
     """
 
+    STRENGTH: ClassVar[float] = 8.0
+    LEAD: ClassVar[float] = 3.0
+
     block_strength: float
 
     @property
     def decisive(self) -> bool:
         """Whether it shows JPEG XR. Of JPEGs, which have signs of their own, 1 in 200 has it."""
-        return (
-            self.strength >= STRENGTH
-            and self.strength >= LEAD * self.other_strength
-            and self.strength >= LEAD_OF_BLOCKS * self.block_strength
-        )
+        return super().decisive and self.strength >= LEAD_OF_BLOCKS * self.block_strength
 
     @property
     def reason(self) -> str:
@@ -92,10 +86,7 @@ def lapped_basis() -> Reals:
 
 def _block_basis() -> Reals:
     """Rows of a DCT of four samples in the middle of eight, `(4, 8)`."""
-    place = np.arange(4)
-    basis = np.sqrt(1 / 2) * np.cos(np.pi * (2 * place + 1) * place[:, None] / 8)
-    basis[0] /= np.sqrt(2)
-    return np.pad(basis, ((0, 0), (2, 2)))
+    return np.pad(dct_basis(4), ((0, 0), (2, 2)))
 
 
 def lapped_comb(windows: Sequence[Image]) -> LappedComb:
@@ -129,13 +120,15 @@ def _histograms(luma: Plane, basis: Plane) -> npt.NDArray[np.intp]:
     other blocks in part.
     """
     rows, columns = (length - 7 - (length - 7) % PERIOD for length in luma.shape)
-    tables: list[Any] = [0] * PERIOD**2
+    planes = []
     for down in basis[1:3]:
         filtered = sum(tap * luma[k : k + rows] for k, tap in enumerate(down))
         for across in basis[1:3]:
-            found = sum(tap * filtered[:, k : k + columns] for k, tap in enumerate(across))
-            for place in range(PERIOD**2):
-                # The first coefficient's block begins two samples after the filter does.
-                top, left = ((start - 2) % PERIOD for start in divmod(place, PERIOD))
-                tables[place] = tables[place] + _SEARCH.histogram(found[top::PERIOD, left::PERIOD])
+            planes.append(sum(tap * filtered[:, k : k + columns] for k, tap in enumerate(across)))
+    coefficients = np.stack(planes)
+    tables = []
+    for place in range(PERIOD**2):
+        # The first coefficient's block begins two samples after the filter does.
+        top, left = ((start - 2) % PERIOD for start in divmod(place, PERIOD))
+        tables.append(_SEARCH.histogram(coefficients[:, top::PERIOD, left::PERIOD]))
     return np.stack(tables, axis=1)

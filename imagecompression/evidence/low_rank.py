@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagecompression.codec import Image
+from imagecompression.evidence.dct import dct_basis
 from imagecompression.evidence.jpeg_history import Plane, luma_of
 
 MIN_SIDE = 64
@@ -155,7 +156,4 @@ def _block_matrices(luma: Plane, block: int) -> Iterator[tuple[tuple[int, int], 
 @cache
 def _cosines(block: int) -> Reals:
     """The two-dimensional DCT-II as a matrix `(block², block²)`, one frequency a row."""
-    frequencies, places = np.mgrid[0:block, 0:block]
-    matrix = np.cos(np.pi * (2 * places + 1) * frequencies / (2 * block)) * np.sqrt(2 / block)
-    matrix[0] /= np.sqrt(2)
-    return np.kron(matrix, matrix)
+    return np.asarray(np.kron(dct_basis(block), dct_basis(block)))

@@ -9,6 +9,7 @@ third of a megapixel shows it clearly, 256×256 pixels now and then.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +23,6 @@ PERIOD = 8
 
 MIN_SIDE = 256
 
-STRENGTH = 7.0
-"""Least strength of a comb, in standard errors."""
-
-LEAD = 2.0
-"""Least ratio of that to the strength at any other position of the grid."""
-
 _SEARCH = CombSearch(low=0.7, high=24.0, count=220, teeth=6, largest=128)
 _PIXELS = 1 << 19
 """Of larger pictures, rows of blocks evenly over the picture: the basis is that of all of it."""
@@ -38,12 +33,13 @@ _COUNTED = 2048
 
 @dataclass(frozen=True)
 class OwnComb(Comb):
-    """The clearest comb on a grid of 8×8 pixels."""
+    """The clearest comb on a grid of 8×8 pixels.
 
-    @property
-    def decisive(self) -> bool:
-        """Whether it shows an SVD of blocks; some JPEGs have it too, and signs of their own."""
-        return self.strength >= STRENGTH and self.strength >= LEAD * self.other_strength
+    A decisive one shows an SVD of blocks; some JPEGs have it too, and signs of their own.
+    """
+
+    STRENGTH: ClassVar[float] = 7.0
+    LEAD: ClassVar[float] = 2.0
 
     @property
     def reason(self) -> str:

@@ -262,14 +262,12 @@ def _lapped(windows: Sequence[Image]) -> _Sign:
     if _least_side(windows) < lapped_comb.MIN_SIDE:
         return _Sign([_too_small("lapped_comb", lapped_comb.MIN_SIDE)])
     comb = lapped_comb.lapped_comb(windows)
-    value = _comb_value(comb) | {"block_strength": round(comb.block_strength, 1)}
     note = (
         "How far the coefficients of JPEG XR's lapped transform keep to multiples of one step (in "
         "gray levels), in standard errors, at the best of 16 grid positions; the same at the "
         "second best, and of a plain DCT of 4×4. Under 5 without a codec."
     )
-    findings = [Finding("lapped_comb", value, "DERIVED", note)]
-    return _Sign(findings, "jpegxr", comb.reason) if comb.decisive else _Sign(findings)
+    return _comb_sign("lapped_comb", comb, "jpegxr", note, block_strength=comb.block_strength)
 
 
 def _common(lumas: Sequence[Plane]) -> _Sign:
@@ -282,8 +280,7 @@ def _common(lumas: Sequence[Plane]) -> _Sign:
         "levels), in standard errors, at the best of 64 grid positions; the same at the second "
         "best. Under 5 without a codec."
     )
-    findings = [Finding("common_comb", _comb_value(comb), "DERIVED", note)]
-    return _Sign(findings, SOME_CODEC, comb.reason) if comb.decisive else _Sign(findings)
+    return _comb_sign("common_comb", comb, SOME_CODEC, note)
 
 
 def _colours(image: Image, windows: Sequence[Image]) -> _Sign:
@@ -385,18 +382,21 @@ def _own(image: Image) -> _Sign:
         "vectors, keep to multiples of one step (in gray levels), in standard errors, at the best "
         "of 64 grid positions; the same at the second best. Under 6 without a codec."
     )
-    findings = [Finding("own_comb", _comb_value(comb), "DERIVED", note)]
-    return _Sign(findings, "svd", comb.reason) if comb.decisive else _Sign(findings)
+    return _comb_sign("own_comb", comb, "svd", note)
 
 
-def _comb_value(comb: Comb) -> dict[str, Any]:
-    return {
+def _comb_sign(name: str, comb: Comb, codec: str, note: str, **more: float) -> _Sign:
+    """What a comb shows, and the codec for which it is decisive; `more` strengths beside it."""
+    value = {
         "strength": round(comb.strength, 1),
         "step": round(comb.step, 2),
         "row": comb.row,
         "column": comb.column,
         "other_strength": round(comb.other_strength, 1),
+        **{key: round(strength, 1) for key, strength in more.items()},
     }
+    findings = [Finding(name, value, "DERIVED", note)]
+    return _Sign(findings, codec, comb.reason) if comb.decisive else _Sign(findings)
 
 
 def _empties_directions(rank: BlockRank) -> bool:
