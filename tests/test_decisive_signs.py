@@ -51,10 +51,20 @@ def test_signs_of_files_and_of_none() -> None:
     assert decisive_sign(PICTURE[:20]) == DecisiveSign()
     assert decisive_sign(SMOOTH) == DecisiveSign()
     assert decisive_sign(through(JpegXr(quality=90))).opinion == "jpegxr"
-    assert decisive_sign(through(Svd(step=3), SMOOTH)).opinion == "svd"
+    for codec in (Svd(step=3), Svd(step=3, block=4)):
+        sign = decisive_sign(through(codec, SMOOTH))
+        assert (sign.opinion, "blocks" in sign.reason) == ("svd", True)
     sign = decisive_sign(through(Avif(quality=90)))
     assert sign.opinion == SOME_CODEC
     assert "row 5, column 2" in sign.reason
+
+
+def test_svd_of_the_whole_picture_by_factors_and_in_a_crop_by_rank() -> None:
+    codec = Svd(mode="global", step=8)
+    decoded = codec.decode(codec.encode(SMOOTH))
+    whole, crop = decisive_sign(decoded), decisive_sign(decoded[40:, :380])
+    assert (whole.opinion, "entries" in whole.reason) == ("svd", True)
+    assert (crop.opinion, "singular values" in crop.reason) == ("svd", True)
 
 
 def test_a_verdict_tells_what_took_the_networks_answer_back() -> None:
@@ -73,10 +83,10 @@ def test_a_verdict_tells_what_took_the_networks_answer_back() -> None:
 
 
 def test_a_sure_network_is_not_overruled_by_one_sign() -> None:
-    sure = verdict_from_patches(
-        [[0.9999, 0.0, 0.0, 1e-4]], LABELS, sign=DecisiveSign(SOME_CODEC, "A")
-    )
+    sure = verdict_from_patches([[1.0, 0.0, 0.0, 1e-7]], LABELS, sign=DecisiveSign(SOME_CODEC, "A"))
     assert sure.answer == "uncompressed"
+    less = verdict_from_patches([[1.0, 0.0, 0.0, 1e-5]], LABELS, sign=DecisiveSign(SOME_CODEC, "A"))
+    assert less.answer == "bpg"
 
 
 def test_classify_heeds_signs(tmp_path: Path) -> None:

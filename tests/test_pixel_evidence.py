@@ -22,15 +22,18 @@ from imagecompression import (
     JpegXr,
     KMeans,
     Svd,
+    WebP,
 )
 from imagecompression.evidence.block_edges import block_edges
 from imagecompression.evidence.chroma_band import chroma_band
 from imagecompression.evidence.colour_count import colour_count
 from imagecompression.evidence.common_comb import SOME_CODEC, common_comb
+from imagecompression.evidence.factor_comb import _entries, factor_comb
 from imagecompression.evidence.jpeg_grid import SURE, jpeg_grid
 from imagecompression.evidence.jpeg_history import luma_of, windows_of
 from imagecompression.evidence.lapped_comb import lapped_basis
 from imagecompression.evidence.low_rank import block_rank, picture_rank
+from imagecompression.evidence.own_comb import own_comb
 from imagecompression.evidence.pixel_evidence import pixel_evidence
 from imagecompression.evidence.wavelet_zeros import _halves, wavelet_zeros
 from imagecompression.quantisation_tables import photoshop_quality, quantisation_tables
@@ -328,15 +331,52 @@ def test_one_step_for_all_frequencies_tells_some_codec(codec: Codec) -> None:
     assert "row 5, column 2" in found.reason
 
 
-@pytest.mark.parametrize("step", [2, 3])
-def test_svd_of_blocks_by_the_comb_of_its_own_transform(step: int) -> None:
+@pytest.mark.parametrize(("block", "step"), [(8, 2), (8, 3), (4, 3), (4, 5)])
+def test_svd_of_blocks_by_the_comb_of_its_own_transform(block: int, step: int) -> None:
     picture = smooth(400, 480, 3)
-    found = pixel_evidence(Svd.decode(Svd(step=step).encode(picture))[3:, 6:])
+    codec = Svd(step=step, block=block)
+    found = pixel_evidence(codec.decode(codec.encode(picture))[3:, 6:])
     comb = found.finding("own_comb")
     assert comb is not None
-    assert (comb.value["row"], comb.value["column"]) == (5, 2)
+    assert comb.value["block"] == block
+    assert (comb.value["row"], comb.value["column"]) == (-3 % block, -6 % block)
     assert comb.value["step"] == pytest.approx(step, rel=0.03)
     assert found.opinion == "svd"
+
+
+@pytest.mark.parametrize("codec", [WebP(quality=90), WebP(quality=60), JpegXr(quality=60)])
+def test_a_comb_of_blocks_of_four_that_is_no_svd(codec: Codec) -> None:
+    comb = own_comb(codec.decode(codec.encode(smooth(400, 480, 3))))
+    assert not comb.decisive
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("step", [2, 5.5])
+def test_svd_of_the_picture_by_the_comb_of_its_factors(step: float, channels: int) -> None:
+    picture = photograph_like(300, 260, channels)
+    decoded = Svd.decode(Svd(mode="global", step=step).encode(picture))
+    comb = factor_comb(decoded)
+    assert comb.decisive
+    assert comb.step == pytest.approx(step, rel=0.01)
+    assert f"{step:.1f} gray levels" in comb.reason
+    found = pixel_evidence(decoded)
+    assert found.opinion == "svd"
+    assert not factor_comb(picture).decisive
+    assert not factor_comb(decoded[40:, :200]).decisive  # a crop mixes the terms
+
+
+def test_terms_of_factors_are_those_of_a_whole_decomposition() -> None:
+    luma = luma_of(photograph_like(170, 200, 1)).astype(np.float64)
+    luma -= luma.mean()
+    left, strengths, right = np.linalg.svd(luma, full_matrices=False)
+    few = slice(0, 5)
+    expected = np.concatenate(
+        [(left[:, few] * strengths[few]).T, right[few] * strengths[few, None]], 1
+    )
+    entries = _entries(luma.astype(np.float32))
+    columns, rows = entries[: 170 * 20].reshape(170, 20), entries[170 * 20 :].reshape(20, 200)
+    found = np.concatenate([columns.T, rows], axis=1)[::-1][few]  # the strongest is the last
+    assert np.abs(found - np.abs(expected)).max() < 0.05
 
 
 def test_a_common_step_is_found_at_its_grid() -> None:

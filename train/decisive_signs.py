@@ -1,8 +1,8 @@
 """Signs in a whole picture's pixels that rule classes out, whatever its patches look like.
 
 A patch of 64 pixels holds too few coefficients to show a mild quantiser; a picture holds enough.
-Where a comb is decisive (`imagecompression.evidence`), a verdict that it contradicts is taken back.
-All three are a person's to check, and none was learned from pictures.
+Where a comb or a drop in rank is decisive (`imagecompression.evidence`), a verdict that it
+contradicts is taken back. All are a person's to check, and none was learned from pictures.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from imagecompression import Image
-from imagecompression.evidence import common_comb, lapped_comb, own_comb
+from imagecompression.evidence import common_comb, factor_comb, lapped_comb, low_rank, own_comb
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.jpeg_history import luma_of, windows_of
 from imagecompression.thread_limit import one_thread
 
-RULED_OUT = 1 / 500
-"""What a class's probability is multiplied by. No sign was seen in 600 pictures without a codec."""
+RULED_OUT = 1e-6
+"""What a class's probability is multiplied by. Chance alone hardly ever gives the seven standard
+errors that a comb needs, and no sign was seen in 600 pictures without a codec; what is left is for
+what nobody thought of."""
 
 
 @dataclass(frozen=True)
 class DecisiveSign:
-    """What the combs of a picture say.
+    """What the signs of a picture say.
 
     Attributes:
         opinion: "jpegxr", "svd", `SOME_CODEC` for a lossy codec that is not told, or None.
@@ -39,7 +41,7 @@ class DecisiveSign:
         """What to multiply the classes' probabilities by, `(C,)`: 1, or `RULED_OUT`.
 
         >>> DecisiveSign(SOME_CODEC).factors(["uncompressed", "bpg"]).tolist()
-        [0.002, 1.0]
+        [1e-06, 1.0]
         """
         if self.opinion is None:
             possible = set(labels)
@@ -70,9 +72,26 @@ def _sign(image: Image) -> DecisiveSign:
     lapped = lapped_comb.lapped_comb(windows)
     if lapped.decisive:
         return DecisiveSign("jpegxr", lapped.reason)
-    if min(image.shape[:2]) >= own_comb.MIN_SIDE:
-        own = own_comb.own_comb(image)
-        if own.decisive:
-            return DecisiveSign("svd", own.reason)
+    svd = _svd(image)
+    if svd:
+        return DecisiveSign("svd", svd)
     common = common_comb.common_comb([luma_of(window) for window in windows])
     return DecisiveSign(SOME_CODEC, common.reason) if common.decisive else DecisiveSign()
+
+
+def _svd(image: Image) -> str:
+    """Why a picture was a truncated SVD; empty without a sign."""
+    height, width = image.shape[:2]
+    if min(height, width) >= factor_comb.MIN_SIDE and height * width <= factor_comb.MAX_PIXELS:
+        factors = factor_comb.factor_comb(image)
+        if factors.decisive:
+            return factors.reason
+    if min(height, width) >= low_rank.MIN_SIDE:
+        rank = low_rank.picture_rank(image)
+        if rank.decisive:
+            return rank.reason
+    if min(height, width) >= own_comb.MIN_SIDE:
+        own = own_comb.own_comb(image)
+        if own.decisive:
+            return own.reason
+    return ""

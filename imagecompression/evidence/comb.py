@@ -9,6 +9,7 @@ picture's statistics are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -20,6 +21,11 @@ Reals = npt.NDArray[np.float64]
 
 _BINS_A_UNIT = 16
 _LEAST_COEFFICIENTS = 200
+
+
+def grid_positions(period: int) -> list[tuple[int, int]]:
+    """Rows and columns where a grid may start."""
+    return [(row, column) for row in range(period) for column in range(period)]
 
 
 @dataclass(frozen=True)
@@ -95,11 +101,11 @@ class CombSearch:
         above = means - np.median(means, axis=1, keepdims=True)
         return np.where(number >= _LEAST_COEFFICIENTS, above * np.sqrt(2 * number), 0.0)
 
-    def clearest(self, strengths: Reals, period: int) -> Comb:
-        """The clearest of `(S, period²)`."""
+    def clearest(self, strengths: Reals, positions: Sequence[tuple[int, int]]) -> Comb:
+        """The clearest of `(S, N)`, at N positions (row, column), at least two."""
         best = strengths.max(axis=0)
         place = int(best.argmax())
-        row, column = divmod(place, period)
+        row, column = positions[place]
         step = float(self.steps[strengths[:, place].argmax()])
         return Comb(row, column, step, float(best[place]), float(np.delete(best, place).max()))
 

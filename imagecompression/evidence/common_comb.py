@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from imagecompression.evidence.comb import Comb, CombSearch
+from imagecompression.evidence.comb import Comb, CombSearch, grid_positions
 from imagecompression.evidence.jpeg_history import DCT, Plane
 
 PERIOD = 8
@@ -62,7 +62,7 @@ def common_comb(lumas: Sequence[Plane]) -> CommonComb:
         lumas: Sides at least `MIN_SIDE`.
     """
     tables = np.sum([_histograms(np.rint(luma)) for luma in lumas], axis=0)
-    found = _SEARCH.clearest(_SEARCH.strengths(tables), PERIOD)
+    found = _SEARCH.clearest(_SEARCH.strengths(tables), grid_positions(PERIOD))
     return CommonComb(**vars(found))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagecompression.codec import Image
-from imagecompression.evidence.comb import Comb, CombSearch, Reals
+from imagecompression.evidence.comb import Comb, CombSearch, Reals, grid_positions
 from imagecompression.evidence.dct import dct_basis
 from imagecompression.evidence.jpeg_history import Plane
 
@@ -96,7 +96,7 @@ def lapped_comb(windows: Sequence[Image]) -> LappedComb:
         windows: Sides at least `MIN_SIDE`.
     """
     lumas = [_luma(window) for window in windows]
-    found = _SEARCH.clearest(_strengths(lumas, lapped_basis()), PERIOD)
+    found = _SEARCH.clearest(_strengths(lumas, lapped_basis()), grid_positions(PERIOD))
     block_strength = float(_strengths(lumas, _block_basis()).max())
     return LappedComb(**vars(found), block_strength=block_strength)
 
@@ -127,8 +127,8 @@ def _histograms(luma: Plane, basis: Plane) -> npt.NDArray[np.intp]:
             planes.append(sum(tap * filtered[:, k : k + columns] for k, tap in enumerate(across)))
     coefficients = np.stack(planes)
     tables = []
-    for place in range(PERIOD**2):
+    for position in grid_positions(PERIOD):
         # The first coefficient's block begins two samples after the filter does.
-        top, left = ((start - 2) % PERIOD for start in divmod(place, PERIOD))
+        top, left = ((start - 2) % PERIOD for start in position)
         tables.append(_SEARCH.histogram(coefficients[:, top::PERIOD, left::PERIOD]))
     return np.stack(tables, axis=1)

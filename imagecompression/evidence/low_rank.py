@@ -27,6 +27,9 @@ MIN_SIDE = 64
 ROUNDING = 0.35
 """Standard deviation of the error of luma, in gray levels: rounded itself, and then as RGB."""
 
+PICTURE_DROP = 2.0
+"""Least ratio of two singular values of the picture that follow each other, for SVD."""
+
 _MOST_ROWS, _MOST_COLUMNS = 512, 2048
 _MOST_BLOCKS = 3000
 _FIRST = 4  # the first values of any picture fall steeply
@@ -51,6 +54,19 @@ class PictureRank:
     full: int
     drop: float
     before: int
+
+    @property
+    def decisive(self) -> bool:
+        """Whether it shows an SVD of the whole picture."""
+        return self.drop >= PICTURE_DROP
+
+    @property
+    def reason(self) -> str:
+        """A sentence on what a decisive drop shows."""
+        return (
+            f"Was a truncated SVD of the whole picture: after {self.before} singular values the "
+            f"next is {self.drop:.1f} times smaller."
+        )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from imagecompression.evidence import (
     block_edges,
     chroma_band,
     common_comb,
+    factor_comb,
     lapped_comb,
     low_rank,
     own_comb,
@@ -37,9 +38,6 @@ WAVELET_CONTRAST = 0.05
 
 COARSE_CONTRAST = 0.08
 """The same at both other levels, which is enough too."""
-
-PICTURE_DROP = 2.0
-"""Least ratio of two singular values of the picture that follow each other, for SVD."""
 
 BLOCK_DROP = 5.0
 """Least ratio of two variances of the blocks' directions that follow each other, for SVD."""
@@ -149,6 +147,7 @@ def _signs(image: Image) -> list[_Sign]:
         _picture_rank(image),
         _block_rank(lumas),
         _own(image),
+        _factors(image),
         _chroma(windows),
         _edges(lumas),
     ]
@@ -326,13 +325,7 @@ def _picture_rank(image: Image) -> _Sign:
         "the picture is large; and the largest ratio of two that follow each other."
     )
     findings = [Finding("picture_rank", value, "DERIVED", note)]
-    if rank.drop < PICTURE_DROP:
-        return _Sign(findings)
-    reason = (
-        f"Was a truncated SVD of the whole picture: after {rank.before} singular values the next "
-        f"is {rank.drop:.1f} times smaller."
-    )
-    return _Sign(findings, "svd", reason)
+    return _Sign(findings, "svd", rank.reason) if rank.decisive else _Sign(findings)
 
 
 def _block_rank(lumas: Sequence[Plane]) -> _Sign:
@@ -378,11 +371,33 @@ def _own(image: Image) -> _Sign:
         return _Sign([_too_small("own_comb", own_comb.MIN_SIDE)])
     comb = own_comb.own_comb(image)
     note = (
-        "How far the coefficients of 8×8 blocks, in the basis of these blocks' own singular "
-        "vectors, keep to multiples of one step (in gray levels), in standard errors, at the best "
-        "of 64 grid positions; the same at the second best. Under 6 without a codec."
+        "How far the coefficients of blocks, in the basis of these blocks' own singular vectors, "
+        "keep to multiples of one step (in gray levels), in standard errors, at the best position "
+        "of the grid; the same at the second best, and in the DCT of such blocks where it matters."
     )
-    return _comb_sign("own_comb", comb, "svd", note)
+    more = {} if comb.dct_strength is None else {"dct_strength": comb.dct_strength}
+    return _comb_sign("own_comb", comb, "svd", note, block=comb.block, **more)
+
+
+def _factors(image: Image) -> _Sign:
+    """The comb of an SVD of the whole picture."""
+    if min(image.shape[:2]) < factor_comb.MIN_SIDE:
+        return _Sign([_too_small("factor_comb", factor_comb.MIN_SIDE)])
+    if image.shape[0] * image.shape[1] > factor_comb.MAX_PIXELS:
+        most = factor_comb.MAX_PIXELS >> 20
+        return _Sign([_none("factor_comb", f"The picture has over {most} megapixels.")])
+    comb = factor_comb.factor_comb(image)
+    value = {
+        "strength": round(comb.strength, 1),
+        "step": round(comb.step, 2),
+        "other_strength": round(comb.other_strength, 1),
+    }
+    note = (
+        "How far the entries of luma's strongest singular terms keep to multiples of one step (in "
+        "gray levels), in standard errors; the same at a step that has nothing to do with it."
+    )
+    findings = [Finding("factor_comb", value, "DERIVED", note)]
+    return _Sign(findings, "svd", comb.reason) if comb.decisive else _Sign(findings)
 
 
 def _comb_sign(name: str, comb: Comb, codec: str, note: str, **more: float) -> _Sign:
