@@ -235,6 +235,16 @@ def test_svd_of_the_whole_picture(step: int) -> None:
     assert picture_rank(PICTURE).drop < 1.5
 
 
+@pytest.mark.parametrize("enlarged", [1.15, 1.37, 1.6, 2.3])
+def test_an_enlarged_picture_is_no_svd(enlarged: float) -> None:
+    noisy = photograph_like(200, 240, 3)
+    size = round(240 * enlarged), round(200 * enlarged)
+    large = np.array(PilImage.fromarray(noisy).resize(size, PilImage.Resampling.BICUBIC))
+    rank = picture_rank(large)
+    assert not rank.decisive
+    assert pixel_evidence(large).opinion is None
+
+
 @pytest.mark.parametrize(("block", "step"), [(4, 20), (8, 20), (8, 30)])
 def test_svd_of_blocks_at_the_right_position(block: int, step: int) -> None:
     codec = Svd(mode="patch", block=block, step=step)

@@ -23,15 +23,16 @@ MAX_PIXELS = 1 << 22
 """Larger pictures are not looked at: it would take seconds."""
 
 STRENGTH = 7.0
-"""Least strength of a decisive comb; pictures without one reach 6.5, each in its own way."""
+"""Least strength of a decisive comb."""
 
 LEAD = 1.8
-"""Least ratio of that to `FactorComb.other_strength`."""
+"""Least ratio of that to `FactorComb.other_strength`; a few pictures without a comb have strengths
+of 7, at many steps."""
 
 _TERMS = 20
 _MORE_TERMS = 20  # followed beside those, which makes them exact sooner
 _ROUNDS = 6
-_LOW, _HIGH = 0.7, 24.0  # steps looked for, in gray levels
+_LOW, _HIGH = 0.7, 12.0  # steps looked for, in gray levels; multiples of 20 are some of 10 too
 _LARGEST = 1024  # entry looked at, in gray levels
 _BINS_A_UNIT = 16
 _SMOOTH = 60  # frequencies on either side of one that give its background

@@ -3,7 +3,9 @@
 The matrix is the picture's luma, or that of its blocks, one block a row. A truncated singular value
 decomposition leaves K strong singular values, and then nothing but the rounding to 8 bits, so that
 the values fall steeply between two of them. Those of other pictures fall gently. Any rows and
-columns of a matrix of rank K have rank K at most, so that a part of the picture is enough.
+columns of a matrix of rank K have rank K at most, so that a part of the picture is enough. Enlarged
+and blurred pictures have a low rank too, but half of their rows have half of it; half of the rows
+of a truncated decomposition have all of its rank, or all that so many rows can have.
 
 JPEG drops whole frequencies of its blocks too, but those of the DCT: a codec with a transform of
 the picture's own drops more than any frequencies account for.
@@ -30,6 +32,12 @@ ROUNDING = 0.35
 PICTURE_DROP = 2.0
 """Least ratio of two singular values of the picture that follow each other, for SVD."""
 
+AFTER_DROP = 0.1
+"""Greatest share of the values that lie after the drop and yet above rounding errors."""
+
+HALF_RANK = 0.65
+"""Least share of the rank that half of the rows have; of an enlarged picture's it is half."""
+
 _MOST_ROWS, _MOST_COLUMNS = 512, 2048
 _MOST_BLOCKS = 3000
 _FIRST = 4  # the first values of any picture fall steeply
@@ -48,17 +56,26 @@ class PictureRank:
         full: How many there are.
         drop: Largest ratio of two that follow each other, both above or near the rounding errors.
         before: How many lie before that drop.
+        half_rank: `rank` of the first half of the rows.
     """
 
     rank: int
     full: int
     drop: float
     before: int
+    half_rank: int
 
     @property
     def decisive(self) -> bool:
         """Whether it shows an SVD of the whole picture."""
-        return self.drop >= PICTURE_DROP
+        down_to_rounding = self.rank - self.before <= AFTER_DROP * self.full
+        half = self.full // 2
+        if self.rank <= half:
+            unlike_enlarged = self.half_rank >= HALF_RANK * self.rank
+        else:
+            missing, missing_in_half = 1 - self.rank / self.full, 1 - self.half_rank / half
+            unlike_enlarged = missing_in_half <= missing / 2
+        return self.drop >= PICTURE_DROP and down_to_rounding and unlike_enlarged
 
     @property
     def reason(self) -> str:
@@ -107,10 +124,8 @@ def picture_rank(image: Image) -> PictureRank:
     )
     matrix = luma_of(wide[np.ix_(rows, columns)]).astype(np.float64)
     matrix -= matrix.mean()
-    squares = np.linalg.eigvalsh(matrix @ matrix.T)[::-1]
-    values = np.sqrt(np.maximum(squares, 0))
-    # The largest singular value of a matrix of independent errors.
-    errors = ROUNDING * (len(rows) ** 0.5 + len(columns) ** 0.5)
+    values, errors = _singular_values(matrix)
+    half_values, half_errors = _singular_values(matrix[: len(matrix) // 2])
     drops = values[:-1] / np.maximum(values[1:], 1e-9)
     usable = (values[:-1] > 0.8 * errors) & (values[1:] > _EXACT * errors)
     usable[:_FIRST] = False
@@ -121,7 +136,15 @@ def picture_rank(image: Image) -> PictureRank:
         full=len(values),
         drop=float(drops.max()),
         before=int(drops.argmax()) + 1,
+        half_rank=int((half_values > half_errors).sum()),
     )
+
+
+def _singular_values(matrix: Reals) -> tuple[Reals, float]:
+    """Singular values, falling, of no more rows than columns; and the largest of errors alone."""
+    squares = np.linalg.eigvalsh(matrix @ matrix.T)[::-1]
+    errors = ROUNDING * (matrix.shape[0] ** 0.5 + matrix.shape[1] ** 0.5)
+    return np.sqrt(np.maximum(squares, 0)), errors
 
 
 def block_rank(luma: Plane, block: int) -> BlockRank:

@@ -319,10 +319,12 @@ def _picture_rank(image: Image) -> _Sign:
         "full": rank.full,
         "drop": round(rank.drop, 3),
         "before": rank.before,
+        "half_rank": rank.half_rank,
     }
     note = (
         "Singular values of luma above rounding errors, of evenly spread rows and columns where "
-        "the picture is large; and the largest ratio of two that follow each other."
+        "the picture is large; the largest ratio of two that follow each other; and the rank of "
+        "half of the rows, which is half of it where a picture was enlarged or blurred."
     )
     findings = [Finding("picture_rank", value, "DERIVED", note)]
     return _Sign(findings, "svd", rank.reason) if rank.decisive else _Sign(findings)
