@@ -54,7 +54,7 @@ from train.protocols import (
 from train.robustness import OPERATIONS, robustness
 from train.run import Run
 from train.source_kind import read_kinds, source_kind
-from train.verdict import classify_image, pooled_probabilities, telling_patches
+from train.verdict import pooled_probabilities, telling_patches, verdict_from_patches
 
 LABELS = ("uncompressed", "jpeg", "jpeg2000")
 SIZE = 32
@@ -349,7 +349,8 @@ def test_image_level_is_the_verdict_on_the_picture(dataset: Path) -> None:
     settings = ProtocolSettings(LABELS, patch_sizes=(), image_patch=SIZE)
     result = bands(predict, dataset, settings)
     right = [
-        classify_image(p.decoded(), predict, LABELS, SIZE).label == p.label
+        verdict_from_patches(predict(telling_patches(p.decoded(), SIZE)[0]), LABELS).label
+        == p.label
         for p in read_pictures(dataset)
     ]
     assert row_of(result.rows, label="all")["accuracy"] == pytest.approx(np.mean(right))

@@ -15,7 +15,6 @@ from train.unknown import EmbeddingDensity, Rejection
 from train.verdict import (
     VerdictError,
     as_json,
-    classify_image,
     flat_patches,
     patch_offsets,
     pooled_probabilities,
@@ -75,34 +74,23 @@ def test_number_of_patches_is_kept() -> None:
 
 
 @pytest.mark.parametrize("shape", [(130, 200), (130, 200, 3)])
-def test_classify_image(shape: tuple[int, ...]) -> None:
-    asked: list[np.ndarray] = []
-
-    def predict(pixels: np.ndarray) -> np.ndarray:
-        asked.append(pixels)
-        return np.tile([0.1, 0.7, 0.2], (len(pixels), 1))
-
+def test_patches_of_gray_and_colour(shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    verdict = classify_image(image, predict, LABELS, 64)
-    assert (verdict.label, verdict.patches, verdict.agreement) == ("bpg", 6, 1.0)
-    assert asked[0].shape == (6, 64, 64, 3)
-    assert asked[0].dtype == np.uint8
+    pixels, left_out = telling_patches(image, 64)
+    assert (pixels.shape, pixels.dtype, left_out) == ((6, 64, 64, 3), np.uint8, 0)
     first = image[:64, :64]
     np.testing.assert_array_equal(
-        asked[0][0], first if first.ndim == 3 else first[..., None] + 0 * asked[0][0]
+        pixels[0], first if first.ndim == 3 else first[..., None] + 0 * pixels[0]
     )
 
 
 def test_pictures_without_a_verdict() -> None:
-    def predict(pixels: np.ndarray) -> np.ndarray:
-        raise AssertionError("must not be asked")
-
     with pytest.raises(VerdictError, match="Not enough pixels"):
-        classify_image(np.zeros((63, 900), np.uint8), predict, LABELS, 64)
+        telling_patches(np.zeros((63, 900), np.uint8), 64)
     with pytest.raises(VerdictError, match="uint8"):
-        classify_image(np.zeros((90, 90), np.float32), predict, LABELS, 64)  # type: ignore[arg-type]
+        telling_patches(np.zeros((90, 90), np.float32), 64)  # type: ignore[arg-type]
     with pytest.raises(VerdictError, match="max_patches"):
-        classify_image(np.zeros((90, 90), np.uint8), predict, LABELS, 64, max_patches=0)
+        telling_patches(np.zeros((90, 90), np.uint8), 64, max_patches=0)
 
 
 # What is no plain name.
@@ -154,22 +142,16 @@ def test_flat_patches_against_a_second_way() -> None:
 def test_flat_patches_are_not_asked() -> None:
     image = noise(200, 200)
     image[:, :110] = 255
-
-    def predict(pixels: np.ndarray) -> np.ndarray:
-        assert not flat_patches(pixels).any()
-        return np.tile([0.1, 0.7, 0.2], (len(pixels), 1))
-
-    verdict = classify_image(image, predict, LABELS, 64)
     pixels, left_out = telling_patches(image, 64)
+    assert not flat_patches(pixels).any()
+    verdict = verdict_from_patches([[0.1, 0.7, 0.2]] * len(pixels), LABELS, left_out=left_out)
     assert (verdict.patches, verdict.left_out) == (len(pixels), left_out) == (6, 3)
     assert verdict.answer == "bpg"
 
 
 def test_not_enough_evidence() -> None:
-    def predict(pixels: np.ndarray) -> np.ndarray:
-        raise AssertionError("must not be asked")
-
-    verdict = classify_image(np.full((130, 130, 3), 250, np.uint8), predict, LABELS, 64)
+    pixels, left_out = telling_patches(np.full((130, 130, 3), 250, np.uint8), 64)
+    verdict = verdict_from_patches(np.empty((len(pixels), 3)), LABELS, left_out=left_out)
     assert (verdict.status, verdict.label, verdict.patches) == ("not enough evidence", None, 0)
     assert verdict.answer == "not enough evidence"
     assert verdict.left_out == 4

@@ -17,7 +17,6 @@ from train.families import family_probabilities
 if TYPE_CHECKING:
     from train.calibration import Calibration
     from train.decisive_signs import DecisiveSign
-    from train.run import Predict
 
 SMALLEST_PROBABILITY = 1e-7
 """Lower bound of a patch's probability, so that one mistaken patch cannot veto a class."""
@@ -180,38 +179,18 @@ def verdict_from_patches(
     )
 
 
-def classify_image(
-    image: npt.NDArray[np.uint8],
-    predict: Predict,
-    labels: Sequence[str],
-    patch_size: int,
-    *,
-    max_patches: int = 256,
-) -> Verdict:
-    """The verdict on a decoded picture, from patches spread evenly over it.
-
-    Args:
-        image: `uint8`, `(H, W)` or `(H, W, 3)` RGB.
-        predict: Patches `uint8` `(N, P, P, 3)` to probabilities `(N, C)`, such as `Run.predict`.
-        labels: The classes, in the order of the probabilities.
-        patch_size: P, in pixels.
-        max_patches: Most patches that are cut, at least 1.
-
-    Raises:
-        VerdictError: The picture is smaller than one patch, or is no `uint8` picture.
-    """
-    patches, left_out = telling_patches(image, patch_size, max_patches)
-    answers = predict(patches) if len(patches) else np.empty((0, len(labels)))
-    return verdict_from_patches(answers, labels, left_out=left_out)
-
-
 def telling_patches(
     image: npt.NDArray[np.uint8], patch_size: int, max_patches: int = 256
 ) -> tuple[npt.NDArray[np.uint8], int]:
     """Patches `(N, P, P, 3)` spread over a picture, and how many were left out as flat.
 
+    Args:
+        image: `uint8`, `(H, W)` or `(H, W, 3)` RGB.
+        patch_size: P, in pixels.
+        max_patches: Most patches that are cut, at least 1.
+
     Raises:
-        VerdictError: See `classify_image`.
+        VerdictError: The picture is smaller than one patch, or is no `uint8` picture.
     """
     fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
     if not fits or image.dtype != np.uint8:
