@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import photograph_like
 
-from imagecompression import Avif, Image, JpegXr, Svd
+from imagecompression import Avif, Image, JpegXr, KMeans, Svd
 from imagecompression.evidence.common_comb import SOME_CODEC
 from train.classification import classify
 from train.decisive_signs import RULED_OUT, DecisiveSign, decisive_sign
@@ -57,6 +57,12 @@ def test_signs_of_files_and_of_none() -> None:
     sign = decisive_sign(through(Avif(quality=90)))
     assert sign.opinion == SOME_CODEC
     assert "row 5, column 2" in sign.reason
+
+
+@pytest.mark.parametrize("colors", [16, 256])
+def test_a_palette_is_seen_in_a_crop(colors: int) -> None:
+    decoded = KMeans.decode(KMeans(colors=colors).encode(PICTURE))
+    assert decisive_sign(decoded[3:200, 5:150]).opinion == "kmeans"
 
 
 def test_svd_of_the_whole_picture_by_factors_and_in_a_crop_by_rank() -> None:

@@ -1,8 +1,8 @@
 """Signs in a whole picture's pixels that rule classes out, whatever its patches look like.
 
 A patch of 64 pixels holds too few coefficients to show a mild quantiser; a picture holds enough.
-Where a comb or a drop in rank is decisive (`imagecompression.evidence`), a verdict that it
-contradicts is taken back. All are a person's to check, and none was learned from pictures.
+Where a comb, a drop in rank or a palette is decisive (`imagecompression.evidence`), a verdict that
+it contradicts is taken back. All are a person's to check, and none was learned from pictures.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from imagecompression import Image
 from imagecompression.evidence import common_comb, factor_comb, lapped_comb, low_rank, own_comb
+from imagecompression.evidence.colour_count import colour_count
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.jpeg_history import luma_of, windows_of
 from imagecompression.thread_limit import one_thread
@@ -30,7 +31,7 @@ class DecisiveSign:
     """What the signs of a picture say.
 
     Attributes:
-        opinion: "jpegxr", "svd", `SOME_CODEC` for a lossy codec that is not told, or None.
+        opinion: "kmeans", "jpegxr", "svd", `SOME_CODEC` for one that is not told, or None.
         reason: One sentence; empty without a sign.
     """
 
@@ -67,6 +68,9 @@ def decisive_sign(image: Image) -> DecisiveSign:
 
 def _sign(image: Image) -> DecisiveSign:
     windows = list(windows_of(image, common_comb.PIXELS, multiple=16))
+    colours = colour_count(image, windows)
+    if colours.decisive:
+        return DecisiveSign("kmeans", colours.reason)
     if min(min(window.shape[:2]) for window in windows) < common_comb.MIN_SIDE:
         return DecisiveSign()
     lapped = lapped_comb.lapped_comb(windows)

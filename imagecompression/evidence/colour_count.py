@@ -17,6 +17,15 @@ from imagecompression.codec import Image
 PALETTE = 256
 """Most colours of a palette."""
 
+EVENNESS = 0.5
+"""Least evenness of the colours for a palette that was made for the picture."""
+
+MOST_GRAYS = 64
+"""Most levels of a gray picture for a palette; any has 256 at most."""
+
+MIN_PIXELS = 64 * 64
+"""Smaller pictures have few colours anyway."""
+
 _TILE = 64
 _BAND_PIXELS = 1 << 20
 
@@ -30,12 +39,27 @@ class ColourCount:
         exact: Whether all pixels were looked at.
         tile: Median number of different colours in tiles of 64×64 pixels.
         evenness: Entropy of the shares of the colours over that of equal shares, 0 … 1.
+        gray: Whether the windows hold nothing but grays.
+        pixels: Of the picture.
     """
 
     colours: int
     exact: bool
     tile: float
     evenness: float
+    gray: bool
+    pixels: int
+
+    @property
+    def decisive(self) -> bool:
+        """Whether it shows a palette that was made for the picture."""
+        few = 2 <= self.colours <= (MOST_GRAYS if self.gray else PALETTE)
+        return few and self.exact and self.evenness >= EVENNESS and self.pixels >= MIN_PIXELS
+
+    @property
+    def reason(self) -> str:
+        """A sentence on what a decisive count shows."""
+        return f"Has a palette: only {self.colours} colours, evenly used."
 
 
 def colour_count(image: Image, windows: Sequence[Image]) -> ColourCount:
@@ -67,6 +91,8 @@ def colour_count(image: Image, windows: Sequence[Image]) -> ColourCount:
         exact=exact,
         tile=float(np.median(tiles)),
         evenness=entropy / float(np.log(len(shares))) if len(shares) > 1 else 0.0,
+        gray=all(window.ndim == 2 or np.ptp(window, axis=2).max() == 0 for window in windows),
+        pixels=image.shape[0] * image.shape[1],
     )
 
 

@@ -24,7 +24,7 @@ from imagecompression.evidence import (
     own_comb,
     wavelet_zeros,
 )
-from imagecompression.evidence.colour_count import PALETTE, colour_count
+from imagecompression.evidence.colour_count import colour_count
 from imagecompression.evidence.comb import Comb
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.finding import Finding
@@ -50,15 +50,6 @@ BLOCK_SURPLUS = {8: 3, 4: 2}
 
 BLOCK_FLOOR = 0.5
 """Greatest variance after the drop, in squared gray levels: rounding, not a weak texture."""
-
-EVENNESS = 0.5
-"""Least evenness of the colours for a palette that was made for the picture."""
-
-MOST_GRAYS = 64
-"""Most levels of a gray picture for a palette; any has 256 at most."""
-
-MIN_PIXELS = 64 * 64
-"""Smaller pictures have few colours anyway."""
 
 _SOME_PIXELS = 1 << 19
 
@@ -296,17 +287,7 @@ def _colours(image: Image, windows: Sequence[Image]) -> _Sign:
         "at and so at least that many. Drawings have few colours, but not evenly used ones."
     )
     findings = [Finding("colours", value, "OBSERVED", note)]
-    most = MOST_GRAYS if _is_gray(image, windows) else PALETTE
-    large = image.shape[0] * image.shape[1] >= MIN_PIXELS
-    if not large or not count.exact or not 2 <= count.colours <= most or count.evenness < EVENNESS:
-        return _Sign(findings)
-    reason = f"Has a palette: only {count.colours} colours, evenly used."
-    return _Sign(findings, "kmeans", reason)
-
-
-def _is_gray(image: Image, windows: Sequence[Image]) -> bool:
-    """Whether the windows hold nothing but grays."""
-    return image.ndim == 2 or all(np.ptp(window, axis=2).max() == 0 for window in windows)
+    return _Sign(findings, "kmeans", count.reason) if count.decisive else _Sign(findings)
 
 
 def _picture_rank(image: Image) -> _Sign:
