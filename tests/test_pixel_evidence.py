@@ -399,6 +399,12 @@ def test_a_common_step_is_found_at_its_grid() -> None:
     assert comb.strength > 10 * comb.other_strength
 
 
+def test_a_mosaic_is_no_codec() -> None:
+    small = photograph_like(50, 60, 3)
+    mosaic = np.repeat(np.repeat(small, 8, axis=0), 8, axis=1)
+    assert pixel_evidence(mosaic).opinion is None
+
+
 def test_a_palette_after_a_jpeg_is_the_last_word() -> None:
     jpeg, _ = saved(PICTURE, quality=60)
     assert pixel_evidence(KMeans.decode(KMeans(colors=128).encode(jpeg))).opinion == "kmeans"

@@ -30,6 +30,9 @@ PIXELS = 1 << 18
 SOME_CODEC = "lossy"
 """The opinion where a lossy codec was at work that the signs do not name."""
 
+LEAST_STEP = 1.05
+"""Of a decisive comb, in gray levels; BPG's quantiser 8 has 1.1."""
+
 _LOWEST = 2
 """Lower frequencies, in either direction, hold the prediction."""
 
@@ -42,6 +45,11 @@ class CommonComb(Comb):
 
     STRENGTH: ClassVar[float] = 7.0  # pictures without a codec reach 5.5
     LEAD: ClassVar[float] = 1.5
+
+    @property
+    def decisive(self) -> bool:
+        """Whether it shows some codec; not at the end of the search, where mosaics have a rise."""
+        return super().decisive and self.step >= LEAST_STEP
 
     @property
     def reason(self) -> str:
