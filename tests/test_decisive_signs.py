@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import photograph_like
 
-from imagecompression import Avif, Image, JpegXr, KMeans, Svd
+from imagecompression import Avif, Codec, Image, Jpeg2000, JpegXr, KMeans, Svd
 from imagecompression.evidence.common_comb import SOME_CODEC
 from train.classification import classify
 from train.decisive_signs import RULED_OUT, DecisiveSign, decisive_sign
@@ -22,7 +22,7 @@ PICTURE = photograph_like(400, 480, 3)
 SMOOTH = photograph_like(800, 960, 3).reshape(400, 2, 480, 2, 3).mean((1, 3)).astype(np.uint8)
 
 
-def through(codec: Avif | JpegXr | Svd, picture: Image = PICTURE) -> Image:
+def through(codec: Codec, picture: Image = PICTURE) -> Image:
     """A picture from a file, off its grid."""
     return codec.decode(codec.encode(picture))[3:, 6:]
 
@@ -51,6 +51,7 @@ def test_signs_of_files_and_of_none() -> None:
     assert decisive_sign(PICTURE[:20]) == DecisiveSign()
     assert decisive_sign(SMOOTH) == DecisiveSign()
     assert decisive_sign(through(JpegXr(quality=90))).opinion == "jpegxr"
+    assert decisive_sign(through(Jpeg2000(ratio=5))).opinion == "jpeg2000"
     for codec in (Svd(step=3), Svd(step=3, block=4)):
         sign = decisive_sign(through(codec, SMOOTH))
         assert (sign.opinion, "blocks" in sign.reason) == ("svd", True)

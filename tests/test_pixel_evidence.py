@@ -27,6 +27,7 @@ from imagecompression import (
 from imagecompression.evidence.block_edges import block_edges
 from imagecompression.evidence.chroma_band import chroma_band
 from imagecompression.evidence.colour_count import colour_count
+from imagecompression.evidence.comb import tooth_spectrum
 from imagecompression.evidence.common_comb import SOME_CODEC, common_comb
 from imagecompression.evidence.factor_comb import _entries, factor_comb
 from imagecompression.evidence.jpeg_grid import SURE, jpeg_grid
@@ -35,6 +36,7 @@ from imagecompression.evidence.lapped_comb import lapped_basis
 from imagecompression.evidence.low_rank import block_rank, picture_rank
 from imagecompression.evidence.own_comb import own_comb
 from imagecompression.evidence.pixel_evidence import pixel_evidence
+from imagecompression.evidence.wavelet_comb import wavelet_comb
 from imagecompression.evidence.wavelet_zeros import _halves, wavelet_zeros
 from imagecompression.quantisation_tables import photoshop_quality, quantisation_tables
 
@@ -387,6 +389,41 @@ def test_terms_of_factors_are_those_of_a_whole_decomposition() -> None:
     columns, rows = entries[: 170 * 20].reshape(170, 20), entries[170 * 20 :].reshape(20, 200)
     found = np.concatenate([columns.T, rows], axis=1)[::-1][few]  # the strongest is the last
     assert np.abs(found - np.abs(expected)).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("codec", "size"),
+    [
+        (Jpeg2000(ratio=3), 300),
+        (Jpeg2000(ratio=3), 90),
+        (Jpeg2000(ratio=6), 300),
+        (Jpeg2000(ratio=6, reversible=True), 300),
+    ],
+)
+def test_jpeg2000_by_the_comb_of_its_wavelets(codec: Jpeg2000, size: int) -> None:
+    picture = smooth(320, 340, 3)
+    part = codec.decode(codec.encode(picture))[7 : 7 + size, 12 : 12 + size]
+    comb = wavelet_comb([luma_of(part)])
+    assert comb.decisive
+    assert (comb.row, comb.column, comb.wavelet) == (1, 0, "5/3" if codec.reversible else "9/7")
+    assert f"{comb.wavelet} wavelet" in comb.reason
+    assert pixel_evidence(part).opinion == "jpeg2000"
+    assert not wavelet_comb([luma_of(picture[7 : 7 + size, 12 : 12 + size])]).decisive
+
+
+@pytest.mark.parametrize("codec", [Avif(quality=90), Bpg(qp=16), JpegXr(quality=80), WebP()])
+def test_other_codecs_have_no_comb_of_wavelets(codec: Codec) -> None:
+    assert not wavelet_comb([luma_of(codec.decode(codec.encode(PICTURE)))]).decisive
+
+
+def test_sizes_an_offset_apart_have_teeth_too() -> None:
+    sizes = (np.arange(20000) % 9 + 2.3).astype(np.float32) * 3
+    spectrum = tooth_spectrum(sizes, 1.5, 128)
+    place = int(np.abs(spectrum[64:128]).argmax()) + 64  # steps of 2 to 4
+    assert 256 / place == pytest.approx(3, rel=0.02)
+    assert abs(spectrum[place]) == pytest.approx(np.sqrt(2 * len(sizes)), rel=0.1)
+    angle = np.angle(spectrum[place] * np.exp(2j * np.pi * 0.3))
+    assert angle == pytest.approx(0, abs=0.5)
 
 
 def test_a_common_step_is_found_at_its_grid() -> None:

@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from imagecompression import Image
-from imagecompression.evidence import common_comb, factor_comb, lapped_comb, low_rank, own_comb
+from imagecompression.evidence import (
+    common_comb,
+    factor_comb,
+    lapped_comb,
+    low_rank,
+    own_comb,
+    wavelet_comb,
+)
 from imagecompression.evidence.colour_count import colour_count
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.jpeg_history import luma_of, windows_of
@@ -31,7 +38,8 @@ class DecisiveSign:
     """What the signs of a picture say.
 
     Attributes:
-        opinion: "kmeans", "jpegxr", "svd", `SOME_CODEC` for one that is not told, or None.
+        opinion: "kmeans", "jpegxr", "jpeg2000", "svd", `SOME_CODEC` for one that is not told, or
+            None.
         reason: One sentence; empty without a sign.
     """
 
@@ -76,10 +84,15 @@ def _sign(image: Image) -> DecisiveSign:
     lapped = lapped_comb.lapped_comb(windows)
     if lapped.decisive:
         return DecisiveSign("jpegxr", lapped.reason)
+    lumas = [luma_of(window) for window in windows]
+    if min(min(luma.shape) for luma in lumas) >= wavelet_comb.MIN_SIDE:
+        wavelets = wavelet_comb.wavelet_comb(lumas)
+        if wavelets.decisive:
+            return DecisiveSign("jpeg2000", wavelets.reason)
     svd = _svd(image)
     if svd:
         return DecisiveSign("svd", svd)
-    common = common_comb.common_comb([luma_of(window) for window in windows])
+    common = common_comb.common_comb(lumas)
     return DecisiveSign(SOME_CODEC, common.reason) if common.decisive else DecisiveSign()
 
 

@@ -28,6 +28,37 @@ def grid_positions(period: int) -> list[tuple[int, int]]:
     return [(row, column) for row in range(period) for column in range(period)]
 
 
+def tooth_spectrum(
+    sizes: npt.NDArray[np.float32], smallest: float, largest: int
+) -> npt.NDArray[np.complex128]:
+    """Fourier sums of the histogram of sizes, in standard errors of chance.
+
+    At k the sum is that of steps of 2·largest/k, real where teeth stand at multiples of the step.
+    Small sizes, which are many whatever the step, are faded out around `smallest`, and so is the
+    last quarter before `largest`: an edge in the histogram would ring.
+
+    Args:
+        sizes: `(N,)`, at least 0; those from `largest` on are left out.
+        smallest: Where half of them count.
+        largest: In the same unit.
+    """
+    bins = largest * _BINS_A_UNIT
+    counts = np.bincount((sizes[sizes < largest] * _BINS_A_UNIT).astype(np.intp), minlength=bins)[
+        :bins
+    ]
+    values = (np.arange(bins) + 0.5) / _BINS_A_UNIT
+    fade = _ramp(values / smallest - 0.5) * _ramp((largest - values) / (largest / 4))
+    weighted = counts * fade
+    sums = np.fft.rfft(weighted, 2 * bins)
+    middle = np.exp(-1j * np.pi * np.arange(len(sums)) / (2 * bins))  # of a bin, not its start
+    return np.asarray(sums * middle / np.sqrt(max((weighted * fade).sum() / 2, 1.0)))
+
+
+def _ramp(values: Reals) -> Reals:
+    """From 0 at 0 to 1 at 1."""
+    return np.asarray(0.5 - 0.5 * np.cos(np.pi * np.clip(values, 0, 1)))
+
+
 @dataclass(frozen=True)
 class Comb:
     """The position and step with the clearest comb.

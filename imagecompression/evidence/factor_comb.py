@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from imagecompression.codec import Image
+from imagecompression.evidence.comb import tooth_spectrum
 from imagecompression.evidence.dct import dct_basis
 from imagecompression.evidence.jpeg_history import Plane, luma_of
 
@@ -33,7 +33,7 @@ _MORE_TERMS = 20  # followed beside those, which makes them exact sooner
 _ROUNDS = 6
 _LOW, _HIGH = 0.7, 12.0  # steps looked for, in gray levels; multiples of 20 are some of 10 too
 _LARGEST = 1024  # entry looked at, in gray levels
-_BINS_A_UNIT = 16
+_SMALLEST = 6.0  # below, there are many whatever the step
 _SMOOTH = 60  # frequencies on either side of one that give its background
 _APART = 40  # frequencies around a multiple of the comb's that belong to it
 
@@ -76,7 +76,8 @@ def factor_comb(image: Image) -> FactorComb:
     """
     luma = luma_of(image)
     luma = luma - np.float32(luma.mean(dtype=np.float64))
-    spectrum = _spectrum(_entries(luma if luma.shape[0] <= luma.shape[1] else luma.T))
+    wide = luma if luma.shape[0] <= luma.shape[1] else luma.T
+    spectrum = tooth_spectrum(_entries(wide), _SMALLEST, _LARGEST).real
     # Frequencies are k to 2·_LARGEST gray levels.
     first, last = int(2 * _LARGEST / _HIGH), int(2 * _LARGEST / _LOW)
     padded = np.pad(spectrum[: last + 1 + _SMOOTH], (_SMOOTH, 0), mode="reflect")
@@ -102,24 +103,3 @@ def _entries(wide: Plane) -> Plane:
     strengths = np.sqrt(np.maximum(squares[-_TERMS:], 0)).astype(np.float32)
     columns = basis @ turn * strengths
     return np.abs(np.concatenate([columns.ravel(), (turn.T @ rows).ravel()]))
-
-
-def _spectrum(entries: Plane) -> npt.NDArray[np.float64]:
-    """Sum of the cosines at each frequency, in standard errors of chance.
-
-    Small entries, which are many whatever the step, are faded out, and so are the largest: an edge
-    in the histogram would ring.
-    """
-    bins = _LARGEST * _BINS_A_UNIT
-    counts = np.bincount((entries[entries < _LARGEST] * _BINS_A_UNIT).astype(np.intp))
-    values = (np.arange(bins) + 0.5) / _BINS_A_UNIT
-    fade = _ramp((values - 3) / 6) * _ramp((_LARGEST - values) / (_LARGEST / 4))
-    weighted = np.pad(counts[:bins], (0, bins - len(counts[:bins]))) * fade
-    sums = np.fft.rfft(weighted, 2 * bins)
-    middle = np.exp(-1j * np.pi * np.arange(len(sums)) / (2 * bins))  # of a bin, not its start
-    return np.asarray((sums * middle).real / np.sqrt(max((weighted * fade).sum() / 2, 1.0)))
-
-
-def _ramp(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """From 0 at 0 to 1 at 1."""
-    return np.asarray(0.5 - 0.5 * np.cos(np.pi * np.clip(values, 0, 1)))

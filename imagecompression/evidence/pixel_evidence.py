@@ -22,6 +22,7 @@ from imagecompression.evidence import (
     lapped_comb,
     low_rank,
     own_comb,
+    wavelet_comb,
     wavelet_zeros,
 )
 from imagecompression.evidence.colour_count import colour_count
@@ -132,6 +133,7 @@ def _signs(image: Image) -> list[_Sign]:
     return [
         _jpeg(image),
         _wavelets(lumas),
+        _wavelet_comb(lumas),
         _lapped(some),
         _common([luma_of(window) for window in some]),
         _colours(image, windows),
@@ -245,6 +247,19 @@ def _wavelets(lumas: Sequence[Plane]) -> _Sign:
         "at its neighbours."
     )
     return _Sign(findings, "jpeg2000", reason)
+
+
+def _wavelet_comb(lumas: Sequence[Plane]) -> _Sign:
+    """The comb of JPEG 2000's wavelets."""
+    if _least_side(lumas) < wavelet_comb.MIN_SIDE:
+        return _Sign([_too_small("wavelet_comb", wavelet_comb.MIN_SIDE)])
+    comb = wavelet_comb.wavelet_comb(lumas)
+    note = (
+        "How evenly the sizes of the first level's coefficients are spaced by one step (in gray "
+        "levels), in standard errors above the other three positions; the same at the second best. "
+        "Under 5 without JPEG 2000."
+    )
+    return _comb_sign("wavelet_comb", comb, "jpeg2000", note)
 
 
 def _lapped(windows: Sequence[Image]) -> _Sign:

@@ -27,7 +27,7 @@ ZERO = 0.7
 Wavelet = Literal["9/7", "5/3"]
 WAVELETS: tuple[Wavelet, ...] = ("9/7", "5/3")
 _POSITIONS = ((0, 0), (0, 1), (1, 0), (1, 1))
-_MARGIN = 4
+MARGIN = 4
 """Coefficients at the border, which the reflection there falsifies."""
 
 # Lifting steps (annex F.3.8.2 and F.3.8.1), odd samples first, and the Euclidean norms that they
@@ -83,15 +83,26 @@ def _transformed(
     """One level from `position` on: the low bands, and the share of zeros in the others."""
     lows, zeros, number = [], 0, 0
     for plane in planes:
-        low, high = _halves(plane[position[0] :], wavelet)
-        low, low_high = _across(low[:, position[1] :], wavelet)
-        high_low, high_high = _across(high[:, position[1] :], wavelet)
+        low, *high = wavelet_bands(plane, position, wavelet)
         lows.append(low)
-        for band in (low_high, high_low, high_high):
-            inner = band[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+        for band in high:
+            inner = band[MARGIN:-MARGIN, MARGIN:-MARGIN]
             zeros += int(np.count_nonzero(np.abs(inner) < ZERO))
             number += inner.size
     return lows, zeros / number
+
+
+def wavelet_bands(
+    plane: Plane, position: tuple[int, int], wavelet: Wavelet
+) -> tuple[Plane, Plane, Plane, Plane]:
+    """One level of `(H, W)` from row and column 0 or 1 on, by filters of norm 1.
+
+    Returns:
+        The bands that are low in both directions, high across, high down, and high in both, each of
+        about half the sides. `MARGIN` coefficients at their borders are falsified.
+    """
+    low, high = _halves(plane[position[0] :], wavelet)
+    return (*_across(low[:, position[1] :], wavelet), *_across(high[:, position[1] :], wavelet))
 
 
 def _across(plane: Plane, wavelet: Wavelet) -> tuple[Plane, Plane]:
