@@ -436,6 +436,18 @@ def test_a_common_step_is_found_at_its_grid() -> None:
     assert comb.strength > 10 * comb.other_strength
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_few_colours_of_a_dark_picture_are_no_palette(channels: int) -> None:
+    picture = smooth(300, 320, channels)
+    dark = picture // (4 if channels == 1 else 40) + 3
+    count = colour_count(dark, [dark])
+    assert count.colours <= (64 if channels == 1 else 256)
+    assert count.crowded > 0.9
+    assert not count.decisive
+    palette = KMeans.decode(KMeans(colors=32).encode(picture))
+    assert colour_count(palette, [palette]).decisive
+
+
 def test_a_mosaic_is_no_codec() -> None:
     small = photograph_like(50, 60, 3)
     mosaic = np.repeat(np.repeat(small, 8, axis=0), 8, axis=1)

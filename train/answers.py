@@ -209,10 +209,10 @@ def views(pictures: Iterable[Picture]) -> Iterator[View]:
 def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> Iterator[Answers]:
     """The answers about each view, at every level that the picture is large enough for.
 
-    Patches are cut at random grid phases. One that is larger than `image_patch` is judged like a
-    picture of its size, by patches spread evenly over it. A picture's own verdict is that of
+    Patches are cut at random grid phases, and judged like a picture of their size: one that is
+    larger than `image_patch` by patches spread evenly over it. The verdict is that of
     `train.classification.classify`, but not calibrated: pooled, and without the classes that a sign
-    in its pixels rules out; where all its patches are flat there is no verdict and no answer.
+    in the pixels rules out; where all of a picture's patches are flat there is no answer.
 
     Args:
         predict: Patches `uint8` `(N, P, P, 3)` to probabilities `(N, C)`, for `image_patch` and
@@ -235,15 +235,14 @@ def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> 
             ends = np.cumsum([len(cuts[place].patches) for place in asked])[:-1]
             for place, part in zip(asked, np.split(answers, ends), strict=True):
                 view, pictures = batch[place], cuts[place].pictures
-                if len(pictures):
-                    items = part.reshape(len(pictures), -1, part.shape[-1])
-                    part = np.stack(
-                        [
-                            settings.sign(picture).applied(pooled_probabilities(item), labels)
-                            for picture, item in zip(pictures, items, strict=True)
-                        ]
-                    )
-                yield Answers(level, view.label, view.source, view.facts, part.astype(np.float32))
+                items = part.reshape(len(pictures), -1, part.shape[-1])
+                judged = np.stack(
+                    [
+                        settings.sign(picture).applied(pooled_probabilities(item), labels)
+                        for picture, item in zip(pictures, items, strict=True)
+                    ]
+                )
+                yield Answers(level, view.label, view.source, view.facts, judged.astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,12 +251,11 @@ class _Cut:
 
     Attributes:
         patches: `uint8` `(n, P, P, 3)`.
-        pictures: What answers are pooled for, as many patches for each; none where each patch is
-            judged by itself.
+        pictures: What answers are pooled for, as many patches for each.
     """
 
     patches: npt.NDArray[np.uint8]
-    pictures: Sequence[Image] = ()
+    pictures: Sequence[Image]
 
 
 def probabilities(
@@ -321,7 +319,7 @@ def _levels(settings: ProtocolSettings) -> list[tuple[str, Callable[[View], _Cut
             rng = generator(settings.seed, view.name, patch_level(size))
             found = random_patches(view.image, size, settings.patches, rng)
             if not len(found) or size <= side:
-                return _Cut(found)
+                return _Cut(found, list(found))
             places = itertools.product(*patch_offsets(size, size, side))
             parts = [found[:, y : y + side, x : x + side] for y, x in places]
             return _Cut(np.stack(parts, axis=1).reshape(-1, side, side, 3), list(found))
@@ -330,7 +328,7 @@ def _levels(settings: ProtocolSettings) -> list[tuple[str, Callable[[View], _Cut
 
     def evenly(view: View) -> _Cut:
         if min(view.image.shape[:2]) < side:
-            return _Cut(np.empty((0, side, side, 3), np.uint8))
+            return _Cut(np.empty((0, side, side, 3), np.uint8), [])
         return _Cut(telling_patches(view.image, side, settings.image_patches)[0], [view.image])
 
     patches = [(patch_level(size), at_random(size)) for size in settings.patch_sizes]

@@ -23,8 +23,11 @@ EVENNESS = 0.5
 MOST_GRAYS = 64
 """Most levels of a gray picture for a palette; any has 256 at most."""
 
-MIN_PIXELS = 64 * 64
+MIN_PIXELS = 1 << 16
 """Smaller pictures have few colours anyway."""
+
+CROWDED = 0.5
+"""Most of a palette's colours with a neighbour; a dark or smooth picture's few have one each."""
 
 _TILE = 64
 _BAND_PIXELS = 1 << 20
@@ -39,6 +42,8 @@ class ColourCount:
         exact: Whether all pixels were looked at.
         tile: Median number of different colours in tiles of 64×64 pixels.
         evenness: Entropy of the shares of the colours over that of equal shares, 0 … 1.
+        crowded: Share of the colours with a neighbour that differs by one level of one channel (of
+            gray, by one level); 0 where there are over `PALETTE`.
         gray: Whether the windows hold nothing but grays.
         pixels: Of the picture.
     """
@@ -47,6 +52,7 @@ class ColourCount:
     exact: bool
     tile: float
     evenness: float
+    crowded: float
     gray: bool
     pixels: int
 
@@ -54,7 +60,8 @@ class ColourCount:
     def decisive(self) -> bool:
         """Whether it shows a palette that was made for the picture."""
         few = 2 <= self.colours <= (MOST_GRAYS if self.gray else PALETTE)
-        return few and self.exact and self.evenness >= EVENNESS and self.pixels >= MIN_PIXELS
+        made = self.evenness >= EVENNESS and self.crowded <= CROWDED
+        return few and self.exact and made and self.pixels >= MIN_PIXELS
 
     @property
     def reason(self) -> str:
@@ -73,27 +80,39 @@ def colour_count(image: Image, windows: Sequence[Image]) -> ColourCount:
     found, number = np.unique(packed, return_counts=True)
     shares = number / number.sum()
     entropy = float(-(shares * np.log(shares)).sum())
-    colours, exact = len(found), len(windows) == 1
-    if not exact and colours <= PALETTE:
+    exact = len(windows) == 1
+    evenness = entropy / float(np.log(len(shares))) if len(shares) > 1 else 0.0
+    if not exact and len(found) <= PALETTE:
         exact, seen = True, np.zeros(1 << 24, bool)
         lines = max(1, _BAND_PIXELS // image.shape[1])
         for top in range(0, len(image), lines):
             seen[_packed(image[top : top + lines])] = True
-        colours = int(np.count_nonzero(seen))
+        found = np.flatnonzero(seen)
     tiles = [
         len(np.unique(_packed(window[top : top + _TILE, left : left + _TILE])))
         for window in windows
         for top in range(0, max(1, window.shape[0] - _TILE + 1), 2 * _TILE)
         for left in range(0, max(1, window.shape[1] - _TILE + 1), 2 * _TILE)
     ]
+    gray = all(window.ndim == 2 or np.ptp(window, axis=2).max() == 0 for window in windows)
     return ColourCount(
-        colours=colours,
+        colours=len(found),
         exact=exact,
         tile=float(np.median(tiles)),
-        evenness=entropy / float(np.log(len(shares))) if len(shares) > 1 else 0.0,
-        gray=all(window.ndim == 2 or np.ptp(window, axis=2).max() == 0 for window in windows),
+        evenness=evenness,
+        crowded=_crowded(found, gray and image.ndim == 3) if len(found) <= PALETTE else 0.0,
+        gray=gray,
         pixels=image.shape[0] * image.shape[1],
     )
+
+
+def _crowded(colours: npt.NDArray[np.int64], gray_in_three: bool) -> float:
+    """Share of colours, ascending as packed, with a neighbour one level away."""
+    crowded = np.zeros(len(colours), np.bool_)
+    for away in (0x010101,) if gray_in_three else (1 << 16, 1 << 8, 1):
+        above = np.isin(colours + away, colours)
+        crowded |= above | np.isin(colours - away, colours)
+    return float(crowded.mean())
 
 
 def _packed(image: Image) -> npt.NDArray[np.int64]:

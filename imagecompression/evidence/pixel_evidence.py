@@ -296,10 +296,12 @@ def _colours(image: Image, windows: Sequence[Image]) -> _Sign:
         "exact": count.exact,
         "median_of_tiles": count.tile,
         "evenness": round(count.evenness, 3),
+        "crowded": round(count.crowded, 3),
     }
     note = (
         "Different colours, in tiles of 64×64 pixels too; where not exact, of the windows looked "
-        "at and so at least that many. Drawings have few colours, but not evenly used ones."
+        "at and so at least that many. Drawings have few colours, but not evenly used ones; dark "
+        "or smooth pictures have few, but crowded ones: with a neighbour one level away."
     )
     findings = [Finding("colours", value, "OBSERVED", note)]
     return _Sign(findings, "kmeans", count.reason) if count.decisive else _Sign(findings)
