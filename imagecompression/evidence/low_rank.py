@@ -35,6 +35,9 @@ PICTURE_DROP = 2.0
 AFTER_DROP = 0.1
 """Greatest share of the values that lie after the drop and yet above rounding errors."""
 
+LEAST_FULL = 128
+"""Fewest values that a drop among them tells something of."""
+
 HALF_RANK = 0.65
 """Least share of the rank that half of the rows have; of an enlarged picture's it is half."""
 
@@ -75,7 +78,8 @@ class PictureRank:
         else:
             missing, missing_in_half = 1 - self.rank / self.full, 1 - self.half_rank / half
             unlike_enlarged = missing_in_half <= missing / 2
-        return self.drop >= PICTURE_DROP and down_to_rounding and unlike_enlarged
+        clear = self.drop >= PICTURE_DROP and self.full >= LEAST_FULL
+        return clear and down_to_rounding and unlike_enlarged
 
     @property
     def reason(self) -> str:
