@@ -103,7 +103,7 @@ def _svd(image: Image) -> str:
         factors = factor_comb.factor_comb(image)
         if factors.decisive:
             return factors.reason
-    if min(height, width) >= low_rank.MIN_SIDE:
+    if min(height, width) >= low_rank.LEAST_FULL:  # no other can be decisive
         rank = low_rank.picture_rank(image)
         if rank.decisive:
             return rank.reason
