@@ -1,19 +1,18 @@
 """The unknown: telling pictures that no class explains.
 
-A soft-max must name one of its classes, whatever it is shown. The `mahalanobis` distance of the
+A soft-max must name one of its classes, whatever it is shown. The Mahalanobis `distance` of the
 embedding from the nearest class mean under one shared covariance (Lee et al., NeurIPS 2018) looks
-past it, and decides. To compare with: `energy` of the logits (Liu et al., NeurIPS 2020) and
-`max_softmax` (Hendrycks and Gimpel, ICLR 2017), which a network that is sure of a strange codec
-misleads. An image's score is the mean over its patches. Unit and threshold are set on validation
-pictures of known classes alone.
+past it, and decides: that of a picture's mean embedding, less what chance adds to it, so that
+pictures of few patches are no stranger. To compare with: `energy` of the logits (Liu et al.,
+NeurIPS 2020) and `max_softmax` (Hendrycks and Gimpel, ICLR 2017), means over a picture's patches; a
+network that is sure of a strange codec misleads both. The threshold is set on validation pictures
+of known classes alone.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +26,8 @@ from train.outputs import Outputs
 
 UNKNOWN_FILE = "unknown.npz"
 
-METHODS = ("energy", "mahalanobis", "max_softmax")
-DECIDING = ("mahalanobis",)
-"""The methods whose sum decides, each in units of its own spread: ``benchmarks/left_out.py``
-compares them."""
+METHODS = ("distance", "energy", "max_softmax")
+"""Scores of strangeness; ``benchmarks/left_out.py`` compares them. The first decides."""
 
 FALSE_REJECTION = 0.05
 """Share of validation pictures of known classes that the threshold gives up as unknown."""
@@ -53,12 +50,20 @@ class EmbeddingDensity:
     means: npt.NDArray[np.float64]
     whitening: npt.NDArray[np.float64]
 
-    def distances(self, embedding: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Mahalanobis distance `(N,)` of embeddings `(N, F)` from the nearest class mean."""
+    def distance(self, embedding: npt.ArrayLike) -> float:
+        """Squared Mahalanobis distance of a picture from the nearest class mean.
+
+        That of the mean over its patches, less that mean's variance, which is estimated from the
+        patches, and of a single patch is the classes' own. It may be under 0.
+
+        Args:
+            embedding: Of the picture's patches, `(N, F)`, N at least 1.
+        """
         points = np.asarray(embedding, np.float64) @ self.whitening
-        centres = self.means @ self.whitening
-        squares = [np.sum((points - centre) ** 2, axis=1) for centre in centres]
-        return np.asarray(np.sqrt(np.min(squares, axis=0)))
+        squares = np.sum((points.mean(axis=0) - self.means @ self.whitening) ** 2, axis=1)
+        count, features = points.shape
+        chance = points.var(axis=0, ddof=1).sum() / count if count > 1 else features
+        return float(squares.min() - chance)
 
 
 def fit_density(embedding: npt.ArrayLike, classes: npt.ArrayLike) -> EmbeddingDensity:
@@ -89,30 +94,28 @@ def fit_density(embedding: npt.ArrayLike, classes: npt.ArrayLike) -> EmbeddingDe
     return EmbeddingDensity(means, factor / spread[:, np.newaxis])
 
 
-def strangeness(
-    method: str, outputs: Outputs, density: EmbeddingDensity | None = None
-) -> npt.NDArray[np.float64]:
-    """Scores `(N,)` of patches, higher where no class explains them.
+def strangeness(method: str, outputs: Outputs, density: EmbeddingDensity | None = None) -> float:
+    """Score of a picture, higher where no class explains it.
 
     Args:
         method: One of `METHODS`.
-        outputs: The network's answers.
-        density: Needed for "mahalanobis" only.
+        outputs: The network's answers on its patches, at least one.
+        density: Needed for "distance" only.
 
     Raises:
-        UnknownError: Another method, or no density for "mahalanobis".
+        UnknownError: Another method, or no density for "distance".
     """
-    logits = np.asarray(outputs.logits, np.float64)
     if method == "energy":
+        logits = np.asarray(outputs.logits, np.float64)
         highest = logits.max(axis=1)
-        return -(highest + np.log(np.exp(logits - highest[:, np.newaxis]).sum(axis=1)))
+        sums = np.exp(logits - highest[:, np.newaxis]).sum(axis=1)
+        return -float(np.mean(highest + np.log(sums)))
     if method == "max_softmax":
-        return 1 - np.asarray(outputs.probabilities, np.float64).max(axis=1)
-    if method == "mahalanobis" and density is not None:
-        return density.distances(outputs.embedding)
+        return 1 - float(np.asarray(outputs.probabilities, np.float64).max(axis=1).mean())
+    if method == "distance" and density is not None:
+        return density.distance(outputs.embedding)
     raise UnknownError(
-        f"method must be one of {', '.join(METHODS)}, mahalanobis with a density. "
-        f"Received: {method!r}"
+        f"method must be one of {', '.join(METHODS)}, distance with a density. Received: {method!r}"
     )
 
 
@@ -121,24 +124,18 @@ class Rejection:
     """When to say that no class explains an image.
 
     Attributes:
-        units: For each method that decides its median over validation pictures, and how far above
-            it nine tenths of them stay.
         threshold: Images with a higher score are unknown.
         density: Of the training patches' embeddings.
         model_sha256: Hash of the model's file that it belongs to.
     """
 
-    units: dict[str, tuple[float, float]]
     threshold: float
     density: EmbeddingDensity
     model_sha256: str = ""
 
     def score(self, outputs: Outputs) -> float:
         """Score of an image from the answers on its patches, at least one."""
-        return sum(
-            (_mean(method, outputs, self.density) - middle) / unit
-            for method, (middle, unit) in self.units.items()
-        )
+        return self.density.distance(outputs.embedding)
 
     def reason(self, outputs: Outputs) -> str:
         """Why an image is unknown; empty if a class explains it."""
@@ -146,14 +143,14 @@ class Rejection:
         if score <= self.threshold:
             return ""
         return (
-            f"no class explains it: strangeness {score:.2f} is over {self.threshold:.2f}, "
+            f"no class explains it: strangeness {score:.0f} is over {self.threshold:.0f}, "
             f"under which {1 - FALSE_REJECTION:.0%} of the validation pictures stay"
         )
 
     def save(self, folder: Path) -> None:
         """Write ``unknown.npz`` to a run directory."""
         facts = {
-            "units": self.units,
+            "method": METHODS[0],
             "threshold": self.threshold,
             "false_rejection": FALSE_REJECTION,
             "model_sha256": self.model_sha256,
@@ -172,7 +169,7 @@ class Rejection:
         """The rejection of a run directory; None if there is none. Nothing is unpickled.
 
         Raises:
-            UnknownError: The file is damaged.
+            UnknownError: The file is damaged, or by a version that scored otherwise.
         """
         path = folder / UNKNOWN_FILE
         if not path.is_file():
@@ -182,22 +179,21 @@ class Rejection:
                 facts = json.loads(str(content["facts"]))
                 means = np.asarray(content["means"], np.float64)
                 whitening = np.asarray(content["whitening"], np.float64)
-            units = {
-                str(name): (float(middle), float(unit))
-                for name, (middle, unit) in facts["units"].items()
-            }
-            threshold, model_sha256 = float(facts["threshold"]), str(facts["model_sha256"])
+            method, threshold = facts.get("method"), float(facts["threshold"])
+            model_sha256 = str(facts["model_sha256"])
         except Exception as error:  # a damaged zip raises anything from OSError to zlib.error
             raise UnknownError(f"{path}: cannot be read: {error}") from error
+        if method != METHODS[0]:
+            raise UnknownError(
+                f"{path}: scores by {method or 'what an older version did'}, and this version by "
+                f"{METHODS[0]}; calibrate anew (main.py calibrate)"
+            )
         fits = means.ndim == 2 and whitening.shape == (means.shape[1],) * 2
-        fits &= set(units) <= set(METHODS) and all(unit > 0 for _, unit in units.values())
-        numbers = [threshold, *(number for pair in units.values() for number in pair)]
-        finite = all(np.isfinite(array).all() for array in (means, whitening, numbers))
-        if not units or not fits or not finite:
+        if not fits or not all(np.isfinite(array).all() for array in (means, whitening, threshold)):
             raise UnknownError(
                 f"{path}: holds impossible values; calibrate anew (main.py calibrate)"
             )
-        return cls(units, threshold, EmbeddingDensity(means, whitening), model_sha256)
+        return cls(threshold, EmbeddingDensity(means, whitening), model_sha256)
 
 
 def rejection_threshold(scores: npt.ArrayLike, false_rejection: float = FALSE_REJECTION) -> float:
@@ -211,34 +207,22 @@ def rejection_threshold(scores: npt.ArrayLike, false_rejection: float = FALSE_RE
 
 
 def fit_rejection(
-    density: EmbeddingDensity,
-    images: Sequence[Outputs],
-    *,
-    methods: Sequence[str] = DECIDING,
-    model_sha256: str = "",
+    density: EmbeddingDensity, images: Sequence[Outputs], *, model_sha256: str = ""
 ) -> Rejection:
     """The rejection whose threshold gives up `FALSE_REJECTION` of validation pictures.
 
     Args:
         density: Of the training patches.
         images: Answers on the patches of each validation picture, at least one.
-        methods: Which of `METHODS` decide.
         model_sha256: Told in the `Rejection`.
 
     Raises:
-        UnknownError: No picture, or another method.
+        UnknownError: No picture.
     """
     if not images:
         raise UnknownError("A rejection needs at least one validation picture. Received: 0")
-    units = {}
-    for method in methods:
-        scores = [_mean(method, image, density) for image in images]
-        middle, high = np.quantile(scores, [0.5, 0.9])
-        # Equal scores have no spread; any unit will do then.
-        units[method] = (float(middle), float(high - middle) or 1.0)
-    unlimited = Rejection(units, math.inf, density, model_sha256)
-    threshold = rejection_threshold([unlimited.score(image) for image in images])
-    return dataclasses.replace(unlimited, threshold=threshold)
+    scores = [density.distance(image.embedding) for image in images]
+    return Rejection(rejection_threshold(scores), density, model_sha256)
 
 
 def leave_one_out_auroc(known: npt.ArrayLike, left_out: npt.ArrayLike) -> float:
@@ -269,13 +253,8 @@ def method_aurocs(
     """
     return {
         method: leave_one_out_auroc(
-            [_mean(method, image, density) for image in known],
-            [_mean(method, image, density) for image in left_out],
+            [strangeness(method, image, density) for image in known],
+            [strangeness(method, image, density) for image in left_out],
         )
         for method in METHODS
     }
-
-
-def _mean(method: str, outputs: Outputs, density: EmbeddingDensity) -> float:
-    """Mean strangeness of an image's patches."""
-    return float(np.mean(strangeness(method, outputs, density)))
