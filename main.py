@@ -812,10 +812,7 @@ def calibrate_command(
                 {
                     "run": run,
                     "calibration": dataclasses.asdict(calibrated.calibration),
-                    "rejection": {
-                        "units": calibrated.rejection.units,
-                        "threshold": calibrated.rejection.threshold,
-                    },
+                    "rejection": {"threshold": calibrated.rejection.threshold},
                     "patch": dataclasses.asdict(calibrated.patch),
                     "image": dataclasses.asdict(calibrated.image),
                 }
@@ -1302,6 +1299,8 @@ def print_verdicts(results: Sequence[tuple[str, Any]]) -> None:
         if v.reason:
             nearest = f"; nearest: {v.label}" if v.label and v.status != "named" else ""
             print(f"{file}: {v.answer}: {v.reason}{nearest}")
+        if v.enlargement:
+            print(f"{file}: {v.enlargement}")
 
 
 def print_evidence(results: Sequence[tuple[str, Any]]) -> None:

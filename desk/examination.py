@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from imagecompression.errors import ImageCompressionError
 from imagecompression.evidence.finding import Finding
 from imagecompression.file_hash import file_sha256
 from imagecompression.image_io import LoadedImage, decode_image, read_bytes
-from train.classification import classify
+from train.classification import as_encoded, judge
 from train.families import family_of
 from train.verdict import Verdict
 
@@ -107,7 +107,8 @@ class Examination:
         pixels: Classical signs; None without pixels.
         verdict: The network's; None without pixels, or with too few.
         not_enough: Why there is no verdict although there are pixels; empty if there is one.
-        trace_map: None where there is no verdict.
+        trace_map: Of the picture before it was enlarged, if it was, as the verdict; None where
+            there is no verdict.
         regions: Whether parts have different histories; None where there is no map.
         map_picture: PNG of the map over the picture; empty where there is no map.
         agreement: Whether the witnesses agree.
@@ -189,20 +190,21 @@ def examine_bytes(
     del data  # a gigabyte at most
 
     pixels, verdict, not_enough = None, None, ""
-    found, regions, drawn = None, None, b""
+    judged, found, regions, drawn = None, None, None, b""
     if loaded is not None:
         pixels = _pixel_evidence(loaded.pixels)
-        height, width = loaded.pixels.shape[:2]
+        judged, enlarged = as_encoded(loaded.pixels, run)
+        height, width = judged.shape[:2]
         if min(height, width) < run.patch_size:
             not_enough = (
                 f"A verdict needs at least {run.patch_size}×{run.patch_size} pixels. "
                 f"Received: {width}×{height}"
             )
         else:
-            verdict = classify(loaded.pixels, run)
-            found = trace_map(loaded.pixels, run)
+            verdict = replace(judge(judged, run), enlargement=enlarged)
+            found = trace_map(judged, run)
             regions = find_regions(found)
-            drawn = map_picture(loaded.pixels, found, regions)
+            drawn = map_picture(judged, found, regions)
     opinion = pixels.opinion if pixels is not None else None
     mixed = regions is not None and regions.is_mixed
     named = None
@@ -228,7 +230,7 @@ def examine_bytes(
             mixed=mixed,
         ),
         error_rates=error_rates_finding(
-            rates, named, _measures(loaded, byte_count, named, container, pixels)
+            rates, named, _measures(judged, byte_count, named, container, pixels)
         ),
         confusions=known_confusions(named, run.labels),
     )
@@ -328,18 +330,18 @@ def _pixel_quality(pixels: PixelEvidence) -> int | None:
 
 
 def _measures(
-    loaded: LoadedImage | None,
+    image: Image | None,
     byte_count: int,
     label: str | None,
     container: ContainerEvidence,
     pixels: PixelEvidence | None,
 ) -> dict[str, float]:
     """What is known of `desk.error_rates.MEASURES`: size always, strength where something tells."""
-    if loaded is None:
+    if image is None:
         return {}
-    measures = {"short_side": float(min(loaded.pixels.shape[:2]))}
+    measures = {"short_side": float(min(image.shape[:2]))}
     if label is not None and container.codec == label:  # else the file's size is another codec's
-        measures["ratio"] = loaded.pixels.nbytes / byte_count
+        measures["ratio"] = image.nbytes / byte_count
     if label == "jpeg":
         quality = _container_quality(container) if container.codec == "jpeg" else None
         if quality is None and pixels is not None and pixels.opinion == "jpeg":

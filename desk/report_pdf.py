@@ -88,6 +88,8 @@ def _story(model: Mapping[str, Any], map_picture: bytes, width: float) -> list[A
     story.append(_paragraph(answer))
     if verdict.get("reason"):
         story.append(_paragraph(verdict["reason"]))
+    if verdict.get("enlargement"):
+        story.append(_paragraph(verdict["enlargement"]))
     if "probabilities" in verdict:
         patches = (
             f"{verdict['agreement']:.2f} of {verdict['patches']} patches asked; "

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from datasets.seeds import generator
 from imagecompression import Image
+from imagecompression.evidence.enlargement import before_enlargement
 from train.bootstrap import share_interval
 from train.calibration import Calibration
 from train.decisive_signs import DecisiveSign, decisive_sign
@@ -211,8 +212,9 @@ def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> 
 
     Patches are cut at random grid phases, and judged like a picture of their size: one that is
     larger than `image_patch` by patches spread evenly over it. The verdict is that of
-    `train.classification.classify`, but not calibrated: pooled, and without the classes that a sign
-    in the pixels rules out; where all of a picture's patches are flat there is no answer.
+    `train.classification.classify`, but not calibrated: pooled, without the classes that a sign in
+    the pixels rules out, and of whole pictures as they were before they were enlarged; where all of
+    a picture's patches are flat there is no answer.
 
     Args:
         predict: Patches `uint8` `(N, P, P, 3)` to probabilities `(N, C)`, for `image_patch` and
@@ -329,7 +331,8 @@ def _levels(settings: ProtocolSettings) -> list[tuple[str, Callable[[View], _Cut
     def evenly(view: View) -> _Cut:
         if min(view.image.shape[:2]) < side:
             return _Cut(np.empty((0, side, side, 3), np.uint8), [])
-        return _Cut(telling_patches(view.image, side, settings.image_patches)[0], [view.image])
+        image, _ = before_enlargement(view.image, side)
+        return _Cut(telling_patches(image, side, settings.image_patches)[0], [image])
 
     patches = [(patch_level(size), at_random(size)) for size in settings.patch_sizes]
     return [*patches, (IMAGE, evenly)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from imagecompression import CODECS
 from imagecompression.errors import ImageCompressionError
+from imagecompression.evidence.enlargement import before_enlargement
 from imagecompression.image_io import read_image
 from train.decisive_signs import decisive_sign
 from train.run import Run
@@ -43,8 +45,19 @@ def find_pictures(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[str, st
     return list(found), errors
 
 
+def as_encoded(image: npt.NDArray[np.uint8], run: Run) -> tuple[npt.NDArray[np.uint8], str]:
+    """A picture at the size at which a codec saw it, which the network and all signs rest on.
+
+    Returns:
+        The picture before it was enlarged, where it is seen to have been and is still large enough
+        for `run`, with a sentence on that; else `image` and "".
+    """
+    judged, found = before_enlargement(image, run.patch_size)
+    return judged, "" if found is None else found.reason
+
+
 def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
-    """The verdict on a decoded picture: the network's answer, calibration, the unknown, signs.
+    """The verdict on a decoded picture, as it was before it was enlarged, if it was.
 
     Args:
         image: `uint8`, `(H, W)` or `(H, W, 3)` RGB.
@@ -53,6 +66,20 @@ def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
     Raises:
         VerdictError: The picture is smaller than one patch, or is no `uint8` picture.
         RunError: The run's model cannot be loaded.
+    """
+    judged, enlarged = as_encoded(image, run)
+    return dataclasses.replace(judge(judged, run), enlargement=enlarged)
+
+
+def judge(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
+    """The verdict on a picture as it is: the network's answer, calibration, the unknown, signs.
+
+    Args:
+        image: As `as_encoded` gives it.
+        run: The run whose model is asked.
+
+    Raises:
+        VerdictError, RunError: See `classify`.
     """
     pixels, left_out = telling_patches(image, run.patch_size)
     with ThreadPoolExecutor(1) as beside:

@@ -57,6 +57,8 @@ class Verdict:
         reason: Why the status is not "named", or what sign in the pixels took the network's answer
             back; else empty.
         network_label: The network's own most probable class, where a sign took it back; else None.
+        enlargement: That the picture was enlarged, and the verdict is of the picture before; empty
+            where it is of the picture as it is.
     """
 
     label: str | None
@@ -72,6 +74,7 @@ class Verdict:
     left_out: int = 0
     reason: str = ""
     network_label: str | None = None
+    enlargement: str = ""
 
     @property
     def probability(self) -> float:

@@ -7,6 +7,7 @@ XL leave a sign that one of them was at work, but not which. No classical sign i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,17 +29,12 @@ from imagecompression.evidence import (
 from imagecompression.evidence.colour_count import colour_count
 from imagecompression.evidence.comb import Comb
 from imagecompression.evidence.common_comb import SOME_CODEC
+from imagecompression.evidence.enlargement import Enlargement, before_enlargement
 from imagecompression.evidence.finding import Finding
 from imagecompression.evidence.jpeg_grid import SURE, Quantisation, jpeg_grid
 from imagecompression.evidence.jpeg_history import Plane, luma_of, windows_of
 from imagecompression.evidence.low_rank import BlockRank
 from imagecompression.thread_limit import one_thread
-
-WAVELET_CONTRAST = 0.05
-"""Least contrast of zeros at the first level for JPEG 2000."""
-
-COARSE_CONTRAST = 0.08
-"""The same at both other levels, which is enough too."""
 
 BLOCK_DROP = 5.0
 """Least ratio of two variances of the blocks' directions that follow each other, for SVD."""
@@ -53,6 +49,7 @@ BLOCK_FLOOR = 0.5
 """Greatest variance after the drop, in squared gray levels: rounding, not a weak texture."""
 
 _SOME_PIXELS = 1 << 19
+_LEAST_BEFORE = 64  # side of a picture from before that is worth looking at
 
 
 @dataclass(frozen=True)
@@ -105,10 +102,16 @@ def pixel_evidence(image: Image) -> PixelEvidence:
     Raises:
         CodecError: The image is outside the contract of `imagecompression.Image`.
     """
-    image = check_image(image)
+    image, enlarged = before_enlargement(check_image(image), _LEAST_BEFORE)
     with one_thread():  # small matrices: more threads would only wait for each other
         signs = _signs(image)
-    findings = tuple(finding for sign in signs for finding in sign.findings)
+    findings = (_enlargement(enlarged), *(one for sign in signs for one in sign.findings))
+    opinion, reason = _opinion(signs)
+    return PixelEvidence(findings, opinion, f"{enlarged.reason} {reason}" if enlarged else reason)
+
+
+def _opinion(signs: Sequence[_Sign]) -> tuple[str | None, str]:
+    """What the signs amount to, and why."""
     decisive = {sign.codec: sign.reason for sign in signs if sign.codec is not None}
     if "kmeans" in decisive:  # nothing but a palette can come last and leave so few colours
         decisive = {"kmeans": decisive["kmeans"]}
@@ -118,12 +121,12 @@ def pixel_evidence(image: Image) -> PixelEvidence:
     if len(decisive) > 1:
         decisive.pop(SOME_CODEC, None)
     if not decisive:
-        return PixelEvidence(findings, None, "No classical sign.")
+        return None, "No classical sign."
     if len(decisive) > 1:
         reason = f"Signs contradict, or several codecs were at work: {', '.join(decisive)}."
-        return PixelEvidence(findings, None, reason)
+        return None, reason
     ((opinion, reason),) = decisive.items()
-    return PixelEvidence(findings, opinion, reason)
+    return opinion, reason
 
 
 def _signs(image: Image) -> list[_Sign]:
@@ -144,6 +147,28 @@ def _signs(image: Image) -> list[_Sign]:
         _chroma(windows),
         _edges(lumas),
     ]
+
+
+def _enlargement(found: Enlargement | None) -> Finding:
+    """From what size the picture was enlarged."""
+    if found is None:
+        note = "No smaller picture explains all but rounding errors; the signs are of this size."
+        return _none("enlargement", note)
+    value = {
+        "width": found.width,
+        "height": found.height,
+        "factor": round(found.factor, 4),
+        "kernel": found.kernel,
+        "residual": [round(one, 3) for one in found.residual],
+        "beside": round(found.beside, 2) if math.isfinite(found.beside) else None,
+        "peakedness": round(found.peakedness, 2),
+    }
+    note = (
+        "What no enlargement from that size explains, in gray levels (down the columns, along the "
+        "rows; rounding has 0.29), its ratio to that at a size beside, and its kurtosis. All other "
+        "signs are of the picture before, by least squares."
+    )
+    return Finding("enlargement", value, "DERIVED", note)
 
 
 def _jpeg(image: Image) -> _Sign:
@@ -238,8 +263,7 @@ def _wavelets(lumas: Sequence[Plane]) -> _Sign:
         "positions, and its contrast to the other three, under 0.01 without JPEG 2000."
     )
     findings = [Finding("wavelet_zeros", value, "DERIVED", note)]
-    first, *others = np.max(list(contrasts.values()), axis=0)
-    if first < WAVELET_CONTRAST and min(others) < COARSE_CONTRAST:
+    if not wavelet_zeros.decisive(contrasts.values()):
         return _Sign(findings)
     wavelet = max(contrasts, key=lambda name: sum(contrasts[name]))
     reason = (

@@ -8,7 +8,7 @@ positions; the next level goes on from the best one's low band (ISO/IEC 15444-1,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,12 @@ MIN_SIDE = 96
 
 ZERO = 0.7
 """Coefficients below this, in gray levels, count as zero: rounding to 8 bits moves them by 0.35."""
+
+FIRST_CONTRAST = 0.05
+"""Least contrast of zeros at the first level for JPEG 2000."""
+
+COARSE_CONTRAST = 0.08
+"""The same at all other levels, which is enough too."""
 
 Wavelet = Literal["9/7", "5/3"]
 WAVELETS: tuple[Wavelet, ...] = ("9/7", "5/3")
@@ -75,6 +81,12 @@ def wavelet_zeros(lumas: Sequence[Plane], wavelet: Wavelet) -> tuple[LevelZeros,
         found.append(LevelZeros(best, shares[best], shares[best] - float(np.mean(others))))
         lows = bands[best]
     return tuple(found)
+
+
+def decisive(contrasts: Iterable[Sequence[float]]) -> bool:
+    """Whether the contrasts of the levels, finest first, of some wavelets show JPEG 2000."""
+    first, *others = np.max(list(contrasts), axis=0)
+    return bool(first >= FIRST_CONTRAST or min(others) >= COARSE_CONTRAST)
 
 
 def _transformed(
