@@ -29,8 +29,9 @@ MIN_SIDE = 128
 LEAST_FACTOR = 1.04
 MOST_FACTOR = 4.0
 
-ROUNDING = 0.34
-"""Greatest residual along the axis that was scaled last: rounding to integers has 0.29."""
+ROUNDING = 0.36
+"""Greatest residual along the axis that was scaled last: rounding to integers has 0.29, and that of
+sums that are halves as often as not a little more."""
 
 TWICE_ROUNDED = 0.46
 """The same along the other axis, which rounding twice gives 0.42."""
@@ -48,6 +49,7 @@ _PEAK = 2.0  # least height of a period, in units of a flat spectrum's
 _PEAKS = 16  # that are looked into
 _WHOLE_FACTORS = (2, 3, 4)
 _FIRST_TRIED = "bicubic"
+_ALIKE = 1.01  # ratio of residuals that tell nothing apart
 _STANDS_OUT = 0.9  # greatest ratio of the residual to that at the size beside
 _ROWS, _COLUMNS = 256, 64  # looked at for a residual
 _GRID_RATIO = 1.5  # of votes for a grid of 8×8; pictures without reach 1.2
@@ -181,8 +183,9 @@ def enlargement(image: Image) -> Enlargement | None:
     if repeated:
         return repeated
     plane = _both_ways(image)[0].astype(np.float32)
+    axes = _Axis.of(plane), _Axis.of(plane.T)
     found = [
-        _fitted(plane, sizes)
+        _fitted(*axes, sizes)
         for sizes in _likely_sizes(plane)
         if all(
             LEAST_FACTOR <= large / small <= MOST_FACTOR
@@ -257,6 +260,33 @@ def _new_lines(plane: Image) -> npt.NDArray[np.bool_]:
     return np.append(True, (plane[1:] != plane[:-1]).any(axis=1))
 
 
+@dataclass(frozen=True)
+class _Axis:
+    """Rows in the middle of a picture.
+
+    Attributes:
+        height: Of the picture.
+        first: The first row.
+        seen: The columns of most detail without clipped samples, where sums may have been cut,
+            `(R, C)`.
+    """
+
+    height: int
+    first: int
+    seen: Reals
+
+    @classmethod
+    def of(cls, plane: Plane) -> _Axis:
+        """The rows of a plane; its columns are those of the plane turned."""
+        height = len(plane)
+        first = max(_MARGIN, (height - _ROWS) // 2)
+        seen = plane[first : min(first + _ROWS, height - _MARGIN)]
+        detail = np.abs(np.diff(seen, 2, axis=0)).sum(axis=0)
+        detail[(seen.min(axis=0) <= 0) | (seen.max(axis=0) >= 255)] = 0
+        chosen = np.argsort(detail)[-_COLUMNS:]
+        return cls(height, first, seen[:, chosen[detail[chosen] > 0]].astype(np.float64))
+
+
 def _likely_sizes(plane: Plane) -> list[tuple[int, int]]:
     """Sizes (height, width) that periods speak for, and whole fractions.
 
@@ -302,59 +332,47 @@ def _spectrum(plane: Plane, count: int) -> Reals:
     return np.asarray(np.abs(np.fft.rfft(surplus * window, count)) / math.sqrt(power))
 
 
-def _fitted(plane: Plane, size: tuple[int, int]) -> Enlargement | None:
+def _fitted(rows: _Axis, columns: _Axis, size: tuple[int, int]) -> Enlargement | None:
     """The kernel that explains the picture best as an enlargement from one size."""
     height, width = size
     # Any kernel, even a wrong one, explains the size better than that of a line more.
-    first, beside = (_residual(plane, height + more, _FIRST_TRIED)[0] for more in (0, 1))
+    first, beside = (_residual(rows, height + more, _FIRST_TRIED)[0] for more in (0, 1))
     if first > _STANDS_OUT * beside:
         return None
-    best: tuple[tuple[float, float], tuple[float, float], str] | None = None
+    fits = {}
     for name in KERNELS:
-        down = _residual(plane, height, name)
-        if down[0] > TWICE_ROUNDED:
-            continue
-        across = _residual(plane.T, width, name)
-        if best is None or down[0] + across[0] < best[0][0] + best[1][0]:
-            best = (down, across, name)
-    if best is None:
+        down = _residual(rows, height, name)
+        if down[0] <= TWICE_ROUNDED:
+            fits[name] = (down, _residual(columns, width, name))
+    if not fits:
         return None
-    down, across, name = best
+    sums = {name: down[0] + across[0] for name, (down, across) in fits.items()}
+    alike = [name for name, one in sums.items() if one <= _ALIKE * min(sums.values())]
+    # Bilinear and bicubic enlargements by two are alike, but only one of them is of integers.
+    name = min(alike, key=lambda name: _fraction(rows, height, name)) if alike[1:] else alike[0]
+    down, across = fits[name]
     lead = min(
         _residual(lines, small + more, name)[0] / max(found, 1e-3)
-        for lines, small, found in ((plane, height, down[0]), (plane.T, width, across[0]))
+        for lines, small, found in ((rows, height, down[0]), (columns, width, across[0]))
         for more in (-1, 1)
     )
     residual, peakedness = (down[0], across[0]), max(down[1], across[1])
-    return Enlargement(height, width, len(plane) / height, name, residual, lead, peakedness)
+    return Enlargement(height, width, rows.height / height, name, residual, lead, peakedness)
 
 
-def _residual(plane: Plane, lines: int, kernel: str) -> tuple[float, float]:
+def _residual(axis: _Axis, lines: int, kernel: str) -> tuple[float, float]:
     """What no enlargement from `lines` rows explains.
 
     Returns:
         Its root mean square by degree of freedom, and its kurtosis; infinite where there are too
         few rows, or too few columns without clipped samples: sums may have been cut there.
     """
-    height = len(plane)
-    first = max(_MARGIN, (height - _ROWS) // 2)
-    last = min(first + _ROWS, height - _MARGIN)
-    seen = plane[first:last]
-    detail = np.abs(np.diff(seen, 2, axis=0)).sum(axis=0)
-    detail[(seen.min(axis=0) <= 0) | (seen.max(axis=0) >= 255)] = 0
-    chosen = np.argsort(detail)[-_COLUMNS:]
-    chosen = chosen[detail[chosen] > 0]
-    seen = seen[:, chosen] - seen[:, chosen].mean(axis=0, dtype=np.float64)
-    columns, weights = _weights(lines, height, kernel, first, last)
-    start = int(columns.min())
-    matrix = np.zeros((last - first, int(columns.max()) + 1 - start))
-    np.put_along_axis(matrix, columns - start, weights, axis=1)
-    matrix = matrix[:, np.abs(matrix).max(axis=0) > 0]
+    matrix = _system(axis, lines, kernel)
     freedom = matrix.shape[0] - matrix.shape[1]
-    if freedom < 1 or len(chosen) < _LEAST_COLUMNS:
+    if freedom < 1 or axis.seen.shape[1] < _LEAST_COLUMNS:
         return math.inf, math.inf
     basis, _ = np.linalg.qr(matrix)
-    squares = (seen - basis @ (basis.T @ seen)) ** 2
+    squares = (axis.seen - basis @ (basis.T @ axis.seen)) ** 2
     # The first scaling may have cut sums too, which the second hides: the worst columns go.
     order = np.argsort(squares.sum(axis=0))
     squares = squares[:, order[: len(order) * 3 // 4]]
@@ -362,6 +380,23 @@ def _residual(plane: Plane, lines: int, kernel: str) -> tuple[float, float]:
     alike = squares[free > _LEAST_FREE] / free[free > _LEAST_FREE, np.newaxis]
     kurtosis = float((alike**2).mean() / max(float(alike.mean()) ** 2, 1e-12))
     return math.sqrt(float(squares.sum()) / (freedom * squares.shape[1])), kurtosis
+
+
+def _fraction(axis: _Axis, lines: int, kernel: str) -> float:
+    """Mean distance from integers of the samples whose enlargement comes nearest."""
+    matrix = _system(axis, lines, kernel)
+    samples = np.linalg.lstsq(matrix, axis.seen, rcond=None)[0][_MARGIN:-_MARGIN]
+    return float(np.abs(samples - np.rint(samples)).mean())
+
+
+def _system(axis: _Axis, lines: int, kernel: str) -> Reals:
+    """What the axis's rows are made of, `(R, lines there)`."""
+    last = axis.first + len(axis.seen)
+    columns, weights = _weights(lines, axis.height, kernel, axis.first, last)
+    start = int(columns.min())
+    matrix = np.zeros((len(axis.seen), int(columns.max()) + 1 - start))
+    np.put_along_axis(matrix, columns - start, weights, axis=1)
+    return matrix[:, np.abs(matrix).max(axis=0) > 0]
 
 
 def _weights(

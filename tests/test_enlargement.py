@@ -1,0 +1,176 @@
+"""Enlargements: found with their size and undone, and none seen where there is none."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import brightness_run
+import cv2
+import numpy as np
+import pytest
+from conftest import photograph_like
+from PIL import Image as PilImage
+
+from desk.examination import examine
+from desk.report import make_report
+from desk.tool_facts import tool_facts
+from imagecompression import Avif, Bpg, Codec, Image, Jpeg, Jpeg2000, JpegXr, KMeans, Svd, WebP
+from imagecompression.evidence.enlargement import KERNELS, before_enlargement, enlargement
+from imagecompression.evidence.pixel_evidence import pixel_evidence
+from train.classification import classify
+
+PICTURE = photograph_like(240, 304, 3)
+SMOOTH = cv2.GaussianBlur(PICTURE, (0, 0), 1.5)
+PILLOW = {
+    "nearest": PilImage.Resampling.NEAREST,
+    "bilinear": PilImage.Resampling.BILINEAR,
+    "bicubic": PilImage.Resampling.BICUBIC,
+    "Lanczos": PilImage.Resampling.LANCZOS,
+}
+OPENCV = {"bilinear": cv2.INTER_LINEAR, "sharp bicubic": cv2.INTER_CUBIC}
+
+
+def enlarged(picture: Image, factor: float, kernel: str, *, library: str = "pillow") -> Image:
+    height, width = (round(side * factor) for side in picture.shape[:2])
+    if library == "opencv":
+        return cv2.resize(picture, (width, height), interpolation=OPENCV[kernel])
+    return np.asarray(PilImage.fromarray(picture).resize((width, height), PILLOW[kernel]))
+
+
+def through(codec: Codec, picture: Image = PICTURE) -> Image:
+    return codec.decode(codec.encode(picture))
+
+
+@pytest.mark.parametrize("factor", [1.1, 1.37, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize(
+    ("library", "kernel"),
+    [*(("pillow", kernel) for kernel in PILLOW), *(("opencv", kernel) for kernel in OPENCV)],
+)
+def test_size_is_found_and_the_picture_from_before(
+    library: str, kernel: str, factor: float
+) -> None:
+    large = enlarged(PICTURE, factor, kernel, library=library)
+    small, found = before_enlargement(large, 64)
+    assert found is not None
+    assert (found.height, found.width) == PICTURE.shape[:2] == small.shape[:2]
+    assert found.factor == pytest.approx(factor, abs=0.005)
+    assert f"{factor:.2f} from 304×240" in found.reason
+    assert found.kernel == kernel
+    assert np.mean(np.abs(small.astype(int) - PICTURE) <= 1) > 0.93
+    assert (small == PICTURE).all() or kernel != "nearest"
+
+
+def test_gray_pictures() -> None:
+    gray = PICTURE[..., 0]
+    small, found = before_enlargement(enlarged(gray, 1.3, "Lanczos"), 64)
+    assert found is not None
+    assert found.kernel == "Lanczos"
+    assert np.mean(small == gray) > 0.8
+
+
+UNTOUCHED: dict[str, Image] = {
+    "sharp": PICTURE,
+    "smooth": SMOOTH,
+    "flat": np.full((300, 300, 3), 90, np.uint8),
+    "noise": np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8),
+    "letterbox": np.pad(PICTURE, ((60, 60), (0, 0), (0, 0))),
+    "reduced": np.asarray(PilImage.fromarray(PICTURE).resize((220, 170), PILLOW["Lanczos"])),
+    "cropped": enlarged(PICTURE, 1.37, "bicubic")[9:, 5:],
+    "saved as JPEG": through(Jpeg(quality=95), enlarged(PICTURE, 1.37, "bicubic")),
+    "stretched": np.asarray(PilImage.fromarray(PICTURE).resize((456, 320), PILLOW["bicubic"])),
+    "blurred": cv2.GaussianBlur(enlarged(PICTURE, 1.37, "bicubic"), (0, 0), 1.5),
+    "small": enlarged(PICTURE[:60, :60], 1.5, "bicubic"),
+}
+
+
+@pytest.mark.parametrize("name", UNTOUCHED)
+def test_other_pictures_are_left_as_they_are(name: str) -> None:
+    picture = UNTOUCHED[name]
+    same, found = before_enlargement(picture, 64)
+    assert found is None
+    assert same is picture
+
+
+@pytest.mark.parametrize("picture", [PICTURE, SMOOTH], ids=["sharp", "smooth"])
+@pytest.mark.parametrize(
+    "codec",
+    [
+        *(Jpeg(quality=quality) for quality in (3, 8, 15, 30, 60, 90)),
+        *(Jpeg2000(ratio=ratio) for ratio in (10, 60, 250)),
+        *(WebP(quality=quality) for quality in (5, 40)),
+        *(Bpg(qp=qp) for qp in (28, 45)),
+        Avif(quality=20),
+        JpegXr(quality=20),
+        KMeans(colors=8),
+        Svd(rank=10),
+    ],
+    ids=lambda codec: str(codec)[:40],
+)
+def test_what_codecs_leave_is_no_enlargement(codec: Codec, picture: Image) -> None:
+    assert before_enlargement(through(codec, picture), 64)[1] is None
+
+
+def test_a_picture_from_before_is_not_made_too_small() -> None:
+    large = enlarged(PICTURE, 3.0, "bicubic")
+    assert before_enlargement(large, 240)[1] is not None
+    assert before_enlargement(large, 241)[0] is large
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_are_interpolations(name: str) -> None:
+    kernel = KERNELS[name]
+    places = np.arange(-4, 5) + np.linspace(0, 1, 11)[:, np.newaxis]
+    weights = kernel.weight(places)
+    assert weights[np.abs(places) >= kernel.reach] == pytest.approx(0)
+    # Lanczos' sums are not quite 1, so enlarging divides by them.
+    assert weights.sum(axis=1) == pytest.approx(1, abs=0.02 if name == "Lanczos" else 1e-9)
+    if name != "Mitchell":  # which smooths
+        assert kernel.weight(np.arange(-3.0, 4.0)) == pytest.approx([0, 0, 0, 1, 0, 0, 0])
+
+
+def test_signs_are_of_the_picture_from_before() -> None:
+    decoded = through(Jpeg(quality=70))
+    evidence = pixel_evidence(enlarged(decoded, 1.37, "bicubic"))
+    assert evidence.opinion == "jpeg"
+    assert evidence.reason.startswith("Was enlarged by 1.37 from 304×240 pixels (bicubic)")
+    assert "quality 70" in evidence.reason
+    found = evidence.finding("enlargement")
+    assert found is not None
+    assert (found.value["width"], found.value["height"], found.value["kernel"]) == (
+        304,
+        240,
+        "bicubic",
+    )
+    plain = pixel_evidence(decoded).finding("enlargement")
+    assert plain is not None
+    assert plain.value is None
+    repeated = pixel_evidence(enlarged(decoded, 2, "nearest")).finding("enlargement")
+    assert repeated is not None
+    assert repeated.value["beside"] is None
+
+
+def test_verdict_and_report_say_so(tmp_path: Path) -> None:
+    run = brightness_run.write_run(tmp_path / "run")
+    large = enlarged(PICTURE, 1.5, "bilinear")
+    verdict = classify(large, run)
+    sentence = "Was enlarged by 1.50 from 304×240 pixels (bilinear)"
+    assert verdict.enlargement.startswith(sentence)
+    assert classify(PICTURE, run).enlargement == ""
+    path = tmp_path / "large.png"
+    PilImage.fromarray(large).save(path)
+    found = examine(path, run)
+    assert found.verdict == verdict
+    assert found.picture is not None
+    assert (found.picture.width, found.picture.height) == (456, 360)
+    report = make_report(found, run, tool_facts())
+    assert report.model["verdict"]["enlargement"].startswith(sentence)
+    assert "Was enlarged by 1.50" in report.html.decode()
+
+
+def test_residuals_are_those_of_rounding() -> None:
+    found = enlargement(enlarged(PICTURE, 1.37, "bicubic"))
+    assert found is not None
+    assert found.residual[0] == pytest.approx(math.sqrt(1 / 12), abs=0.04)  # scaled last
+    assert 1.5 < found.peakedness < 3.3
+    assert found.beside > 3
