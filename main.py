@@ -1336,7 +1336,7 @@ def print_calibration(run: Path, calibrated: Any) -> None:
             rows.append((f"  {level}", name, *(f"{figure:.4f}" for figure in figures)))
     print_table(("", "", "log loss", "Brier", "ECE", "Cllr"), rows)
     print(
-        f"  unknown: {' + '.join(calibrated.rejection.units)} over "
+        "  unknown: strangeness over "
         f"{calibrated.rejection.threshold:.3f}; "
         f"likelihood ratios up to {10 ** max(high for _, high in c.bounds.values()):.0f}"
     )
