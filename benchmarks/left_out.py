@@ -3,7 +3,8 @@
 For each codec in turn a network is trained on a dataset without it, and asked how strange the test
 pictures of that codec are beside those of the others: area under the ROC curve, and the share
 called unknown at a threshold that gives up 5 % of the validation pictures. The datasets without a
-codec borrow the encodes of the whole one.
+codec borrow the encodes of the whole one. Datasets, runs and answers are kept in a folder, so that
+other scores can be looked at without asking anew.
 
     python -m benchmarks.left_out --dataset DATASET --sources ../shared/data/train
 """
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +25,16 @@ from benchmarks.lending import lend_samples
 from benchmarks.progress import log, log_epoch
 from datasets.build import build_dataset, read_dataset
 from datasets.histories import history_from_json
+from datasets.patches import load_patches
 from datasets.plan import BuildConfig
+from imagecompression.atomic_file import write_bytes_atomic
 from train.outputs import Outputs
 from train.pictures import Picture, read_pictures, sampled
 from train.run import Run
 from train.settings import TrainConfig
 from train.trainer import train
-from train.unknown import leave_one_out_auroc, method_aurocs
-from train.validation import calibrate_run
+from train.unknown import fit_rejection, leave_one_out_auroc, method_aurocs
+from train.validation import calibrate_run, training_density
 from train.verdict import telling_patches
 
 PATCHES_PER_CLASS = 24
@@ -58,6 +63,25 @@ def answers(run: Run, pictures: list[Picture]) -> list[Outputs]:
     return found
 
 
+def kept(path: Path, make: Callable[[], list[Outputs]]) -> list[Outputs]:
+    """Answers on pictures from a file, or made and kept there."""
+    if not path.is_file():
+        made = make()
+        arrays = {
+            f"{place}-{name}": value
+            for place, one in enumerate(made)
+            for name, value in one._asdict().items()
+        }
+        content = io.BytesIO()
+        np.savez_compressed(content, count=len(made), **arrays)
+        write_bytes_atomic(path, content.getvalue())
+    with np.load(path, allow_pickle=False) as content:
+        return [
+            Outputs(*(content[f"{place}-{name}"] for name in Outputs._fields))
+            for place in range(int(content["count"]))
+        ]
+
+
 def without_codec(
     codec: str, whole: Path, sources: Path, folder: Path, config: TrainConfig
 ) -> dict:
@@ -69,24 +93,35 @@ def without_codec(
     lend_samples(whole, dataset, build)
     build_dataset([sources], dataset, build, progress=log)
     run = train(dataset, folder / f"run-without-{codec}", config, log_epoch)
-    calibrated = calibrate_run(run, dataset, images=VALIDATION_IMAGES)
-    known = answers(run, sampled(read_pictures(dataset, "test", run.labels), KNOWN_FILES, 0))
-    strange = [one for one in read_pictures(whole, "test") if one.label == codec]
-    strange_answers = answers(run, strange)
-    score = calibrated.rejection.score
-    validation = [image.outputs for image in calibrated.pictures]
-    by_method = method_aurocs(calibrated.rejection.density, validation, strange_answers)
-    rejected = [score(one) > calibrated.rejection.threshold for one in strange_answers]
-    lost = [score(one) > calibrated.rejection.threshold for one in known]
+
+    def known_pictures() -> list[Picture]:
+        return sampled(read_pictures(dataset, "test", run.labels), KNOWN_FILES, 0)
+
+    def strange_pictures() -> list[Picture]:
+        return [one for one in read_pictures(whole, "test") if one.label == codec]
+
+    def validation() -> list[Outputs]:
+        return [
+            one.outputs for one in calibrate_run(run, dataset, images=VALIDATION_IMAGES).pictures
+        ]
+
+    asked = kept(folder / f"{codec}-validation.npz", validation)
+    known = kept(folder / f"{codec}-known.npz", lambda: answers(run, known_pictures()))
+    strange = kept(folder / f"{codec}-strange.npz", lambda: answers(run, strange_pictures()))
+    rejection = fit_rejection(training_density(run, load_patches(dataset)), asked)
+    score = rejection.score
+    by_method = method_aurocs(rejection.density, asked, strange)
     return {
         "codec": codec,
         "known_images": len(known),
-        "left_out_images": len(strange_answers),
+        "left_out_images": len(strange),
         "auroc": round(
-            leave_one_out_auroc([score(o) for o in known], [score(o) for o in strange_answers]), 4
+            leave_one_out_auroc([score(o) for o in known], [score(o) for o in strange]), 4
         ),
-        "called_unknown": round(float(np.mean(rejected)), 4),
-        "known_called_unknown": round(float(np.mean(lost)), 4),
+        "called_unknown": round(float(np.mean([bool(rejection.reason(o)) for o in strange])), 4),
+        "known_called_unknown": round(
+            float(np.mean([bool(rejection.reason(o)) for o in known])), 4
+        ),
         **{f"auroc_{name}": round(value, 4) for name, value in by_method.items()},
     }
 
