@@ -53,6 +53,9 @@ TWICE_RATIOS = (8.0, 20.0)
 ASKED = {"patches": 2, "image_patches": 32, "sampled_files": 1}
 """Fewer patches and files than usual: with all of them it would take a night on two cores."""
 
+WHOLE = ("robustness",)
+"""Protocols that are asked of whole pictures alone, because they show each file 24 times."""
+
 LABELS = ("uncompressed", "jpeg", "jpeg2000", "jpegxr", "bpg", "svd", "kmeans")
 """The seven classes of the project's question."""
 
@@ -172,11 +175,18 @@ def main() -> int:
                 lend_samples(folder / f"{origin}-all", folder / name, config)
             dataset = build(data / origin, folder, name, config, count)
             settings = dataclasses.replace(settings, cache=folder / f"{origin}-ais22")
-            report = run_protocols(names, predict, dataset, settings, log)
-            for result in report.results:
-                keep(name, result)
-            for skipped, reason in report.skipped.items():
-                print(f"{name}: {skipped} not run: {reason}", file=sys.stderr)
+            whole = dataclasses.replace(settings, patch_sizes=())
+            for part, given in (
+                ([one for one in names if one not in WHOLE], settings),
+                ([one for one in names if one in WHOLE], whole),
+            ):
+                if not part:
+                    continue
+                report = run_protocols(part, predict, dataset, given, log)
+                for result in report.results:
+                    keep(name, result)
+                for skipped, reason in report.skipped.items():
+                    print(f"{name}: {skipped} not run: {reason}", file=sys.stderr)
     keep("foreign", foreign(run, data / "foreign", usual, count))
     for name, rows in tables.items():
         write_table(arguments.out.with_name(f"{arguments.out.stem}_{name}.csv"), rows)
