@@ -69,6 +69,15 @@ def test_gray_pictures() -> None:
     assert np.mean(small == gray) > 0.8
 
 
+def test_neighbours_that_were_equal_before_do_not_hide_repeated_lines() -> None:
+    twins = PICTURE.copy()
+    twins[100] = twins[99]
+    for factor in (1.37, 2.0):
+        small, found = before_enlargement(enlarged(twins, factor, "nearest"), 64)
+        assert found is not None
+        assert (small == twins).all()
+
+
 UNTOUCHED: dict[str, Image] = {
     "sharp": PICTURE,
     "smooth": SMOOTH,

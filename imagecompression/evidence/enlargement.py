@@ -161,7 +161,8 @@ class Enlargement:
             `uint8`, `(height, width)` or `(height, width, 3)`.
         """
         if self.kernel == REPEATED:
-            rows, columns = (np.flatnonzero(_new_lines(one)) for one in _both_ways(image))
+            rows = _places(self.height, image.shape[0]).astype(np.intp)
+            columns = _places(self.width, image.shape[1]).astype(np.intp)
             return np.ascontiguousarray(image[rows][:, columns])
         flat = _shrunk(image.reshape(len(image), -1), self.height, self.kernel)
         turned = flat.reshape(self.height, image.shape[1], -1).transpose(1, 0, 2)
@@ -244,15 +245,34 @@ def _repetition(image: Image) -> Enlargement | None:
     """An enlargement by lines that are repeated, evenly."""
     sizes = []
     for plane in _both_ways(image):
-        new, large = _new_lines(plane), len(plane)
-        small = int(new.sum())
-        expected = ((np.arange(large) + 0.5) * small / large).astype(np.intp)
-        evenly = np.abs(np.cumsum(new) - 1 - expected).max() <= 1
-        if not (evenly and LEAST_FACTOR <= large / small <= MOST_FACTOR):
+        large = len(plane)
+        small = _lines_repeated(_new_lines(plane))
+        if small is None or not LEAST_FACTOR <= large / small <= MOST_FACTOR:
             return None
         sizes.append(small)
     height, width = sizes
     return Enlargement(height, width, len(image) / height, REPEATED, (0.0, 0.0), math.inf, 0.0)
+
+
+def _lines_repeated(new: npt.NDArray[np.bool_]) -> int | None:
+    """How many lines were repeated, from which ones are new `(H,)`; None where none were, evenly.
+
+    A few more than there are new ones, because neighbours may have been equal before.
+    """
+    large, count = len(new), int(new.sum())
+    for small in range(count, count + count // 50 + 2):
+        places = _places(large, small)
+        steps = np.diff(np.floor(places), prepend=-1) > 0
+        halves = np.abs(places - np.rint(places)) < 1e-6  # where libraries differ
+        steps[1:] |= halves[:-1]
+        if (new & ~steps).sum() <= small // 100:
+            return small
+    return None
+
+
+def _places(large: int, small: int) -> Reals:
+    """Where the middles of `large` lines lie among `small` ones, `(large,)`: pixels are squares."""
+    return (np.arange(large) + 0.5) * small / large
 
 
 def _new_lines(plane: Image) -> npt.NDArray[np.bool_]:
@@ -404,18 +424,16 @@ def _weights(
 ) -> tuple[npt.NDArray[np.intp], Reals]:
     """Lines that rows `first` to `last` are made of, and their weights, `(R, 2·reach)`.
 
-    Pixels are squares: row r of H lies at (r + 1/2)·lines/H - 1/2. At the borders weights of lines
-    that there are sum to 1.
+    At the borders weights of lines that there are sum to 1.
     """
     one = KERNELS[kernel]
-    places = (np.arange(first, last) + 0.5) * lines / height - 0.5
+    places = _places(height, lines)[first:last] - 0.5
     columns = np.floor(places).astype(np.intp)[:, np.newaxis] + np.arange(
         1 - one.reach, 1 + one.reach
     )
     weights = one.weight(places[:, np.newaxis] - columns)
     weights[(columns < 0) | (columns >= lines)] = 0
     weights /= weights.sum(axis=1, keepdims=True)
-    # Repeated at a border, where the weight is 0, a line would overwrite its own weight.
     return columns, weights
 
 
