@@ -28,6 +28,7 @@ from datasets.histories import history_from_json
 from datasets.patches import load_patches
 from datasets.plan import BuildConfig
 from imagecompression.atomic_file import write_bytes_atomic
+from train.onnx_export import ONNX_FILE, export_onnx
 from train.outputs import Outputs
 from train.pictures import Picture, read_pictures, sampled
 from train.run import Run
@@ -93,6 +94,9 @@ def without_codec(
     lend_samples(whole, dataset, build)
     build_dataset([sources], dataset, build, progress=log)
     run = train(dataset, folder / f"run-without-{codec}", config, log_epoch)
+    if not (run.path / ONNX_FILE).is_file():
+        export_onnx(run)  # answers several times as fast
+    run = Run.load(run.path)
 
     def known_pictures() -> list[Picture]:
         return sampled(read_pictures(dataset, "test", run.labels), KNOWN_FILES, 0)
