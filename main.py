@@ -812,7 +812,10 @@ def calibrate_command(
                 {
                     "run": run,
                     "calibration": dataclasses.asdict(calibrated.calibration),
-                    "rejection": {"threshold": calibrated.rejection.threshold},
+                    "rejection": {
+                        "units": calibrated.rejection.units,
+                        "threshold": calibrated.rejection.threshold,
+                    },
                     "patch": dataclasses.asdict(calibrated.patch),
                     "image": dataclasses.asdict(calibrated.image),
                 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.spatial.distance import mahalanobis
+from scipy.stats import entropy
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
@@ -98,11 +99,14 @@ def test_the_number_of_patches_makes_no_picture_stranger(density: EmbeddingDensi
 
 def test_strangeness_is_what_the_papers_say(density: EmbeddingDensity) -> None:
     answers = outputs(embeddings(0, 7, np.random.default_rng(2)))
-    energy = -np.log(np.exp(answers.logits.astype(float)).sum(axis=1)).mean()
-    assert strangeness("energy", answers) == pytest.approx(energy)
+    free = -np.log(np.exp(answers.logits.astype(float)).sum(axis=1)).mean()
+    assert strangeness("energy", answers) == pytest.approx(free)
     # A constant added to the logits does not change probabilities, but does change the energy.
     moved = answers._replace(logits=answers.logits - 5)
-    assert strangeness("energy", moved) == pytest.approx(energy + 5, rel=1e-4)
+    assert strangeness("energy", moved) == pytest.approx(free + 5, rel=1e-4)
+    pooled = np.exp(np.log(answers.probabilities.clip(1e-7)).mean(axis=0))
+    wanted = entropy(pooled / pooled.sum())
+    assert strangeness("entropy", answers) == pytest.approx(wanted, rel=1e-4, abs=1e-6)
     sure = strangeness("max_softmax", answers)
     assert sure == pytest.approx(1 - answers.probabilities.max(axis=1).mean())
     with pytest.raises(UnknownError, match="Received: 'odin'"):
@@ -149,6 +153,13 @@ def test_unknown_pictures_are_told_with_a_reason(density: EmbeddingDensity) -> N
     assert "no class explains it" in max(reasons)
 
 
+def test_scores_add_up_in_their_own_units(density: EmbeddingDensity) -> None:
+    rejection = Rejection({"distance": (1.0, 2.0), "entropy": (0.3, 0.4)}, 0.0, density)
+    image = images(0, 1, 3)[0]
+    distance, undecided = (strangeness(method, image, density) for method in rejection.units)
+    assert rejection.score(image) == pytest.approx((distance - 1) / 2 + (undecided - 0.3) / 0.4)
+
+
 def test_threshold_gives_up_at_most_its_share() -> None:
     for count in (1, 7, 19, 20, 21, 400):
         scores = np.random.default_rng(count).normal(size=count)
@@ -171,18 +182,20 @@ def test_file_keeps_the_rejection(density: EmbeddingDensity, tmp_path: Path) -> 
     assert (tmp_path / UNKNOWN_FILE).read_bytes() == data
 
 
-FACTS = {"method": "distance", "threshold": 1.0, "model_sha256": ""}
+FACTS = {
+    "units": {"distance": [0.0, 1.0], "entropy": [0.0, 1.0]},
+    "threshold": 1.0,
+    "model_sha256": "",
+}
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"facts": np.array(json.dumps(FACTS | {"method": "odin"}))},
-        {
-            "facts": np.array(
-                json.dumps({"units": {"energy": [0.0, 1.0]}} | FACTS | {"method": None})
-            )
-        },
+        {"facts": np.array(json.dumps(FACTS | {"units": {"odin": [0, 1]}}))},
+        {"facts": np.array(json.dumps(FACTS | {"units": {"energy": [0, 1], "distance": [0, 1]}}))},
+        {"facts": np.array(json.dumps(FACTS | {"units": {"distance": [0, 0], "entropy": [0, 1]}}))},
+        {"facts": np.array(json.dumps(FACTS | {"units": {}}))},
         {"facts": np.array(json.dumps(FACTS | {"threshold": float("nan")}))},
         {"facts": np.array("{")},
         {"facts": np.array("[]")},

@@ -180,7 +180,7 @@ def test_classify_asks_the_rejection(tmp_path: Path, threshold: float, answer: s
         return Outputs(np.exp(logits) / np.exp(logits).sum(axis=1)[:, None], logits, embedding)
 
     density = EmbeddingDensity(np.zeros((3, 1)), np.eye(1))
-    rejection = Rejection(threshold, density)
+    rejection = Rejection({"distance": (0.0, 1.0)}, threshold, density)
     run.__dict__.update(
         {
             "outputs": outputs,

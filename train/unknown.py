@@ -1,18 +1,21 @@
 """The unknown: telling pictures that no class explains.
 
-A soft-max must name one of its classes, whatever it is shown. The Mahalanobis `distance` of the
-embedding from the nearest class mean under one shared covariance (Lee et al., NeurIPS 2018) looks
-past it, and decides: that of a picture's mean embedding, less what chance adds to it, so that
-pictures of few patches are no stranger. To compare with: `energy` of the logits (Liu et al.,
-NeurIPS 2020) and `max_softmax` (Hendrycks and Gimpel, ICLR 2017), means over a picture's patches; a
-network that is sure of a strange codec misleads both. The threshold is set on validation pictures
-of known classes alone.
+A soft-max must name one of its classes, whatever it is shown. Two scores of strangeness decide: the
+Mahalanobis `distance` of the embedding from the nearest class mean under one shared covariance (Lee
+et al., NeurIPS 2018), that of a picture's mean embedding, less what chance adds to it, so that
+pictures of few patches are no stranger; and the `entropy` of the pooled probabilities, because what
+the network knows is named surely. One finds codecs that leave traces of their own, the other those
+whose traces lie between the classes'. To compare with: `energy` of the logits (Liu et al., NeurIPS
+2020) and `max_softmax` (Hendrycks and Gimpel, ICLR 2017), means over a picture's patches. Units and
+threshold are set on validation pictures of known classes alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +26,14 @@ import numpy.typing as npt
 from imagecompression.atomic_file import write_bytes_atomic
 from imagecompression.errors import ImageCompressionError
 from train.outputs import Outputs
+from train.verdict import pooled_probabilities
 
 UNKNOWN_FILE = "unknown.npz"
 
-METHODS = ("distance", "energy", "max_softmax")
-"""Scores of strangeness; ``benchmarks/left_out.py`` compares them. The first decides."""
+METHODS = ("distance", "entropy", "energy", "max_softmax")
+DECIDING = ("distance", "entropy")
+"""The scores whose sum decides, each in units of its own spread. ``benchmarks/left_out.py`` compares
+them with the others."""
 
 FALSE_REJECTION = 0.05
 """Share of validation pictures of known classes that the threshold gives up as unknown."""
@@ -110,6 +116,9 @@ def strangeness(method: str, outputs: Outputs, density: EmbeddingDensity | None 
         highest = logits.max(axis=1)
         sums = np.exp(logits - highest[:, np.newaxis]).sum(axis=1)
         return -float(np.mean(highest + np.log(sums)))
+    if method == "entropy":
+        pooled = pooled_probabilities(outputs.probabilities)
+        return -float(np.sum(pooled * np.log(np.maximum(pooled, 1e-300))))
     if method == "max_softmax":
         return 1 - float(np.asarray(outputs.probabilities, np.float64).max(axis=1).mean())
     if method == "distance" and density is not None:
@@ -124,18 +133,24 @@ class Rejection:
     """When to say that no class explains an image.
 
     Attributes:
+        units: For each of `DECIDING` its median over validation pictures, and how far above it nine
+            tenths of them stay.
         threshold: Images with a higher score are unknown.
         density: Of the training patches' embeddings.
         model_sha256: Hash of the model's file that it belongs to.
     """
 
+    units: dict[str, tuple[float, float]]
     threshold: float
     density: EmbeddingDensity
     model_sha256: str = ""
 
     def score(self, outputs: Outputs) -> float:
         """Score of an image from the answers on its patches, at least one."""
-        return self.density.distance(outputs.embedding)
+        return sum(
+            (strangeness(method, outputs, self.density) - middle) / unit
+            for method, (middle, unit) in self.units.items()
+        )
 
     def reason(self, outputs: Outputs) -> str:
         """Why an image is unknown; empty if a class explains it."""
@@ -143,14 +158,14 @@ class Rejection:
         if score <= self.threshold:
             return ""
         return (
-            f"no class explains it: strangeness {score:.0f} is over {self.threshold:.0f}, "
+            f"no class explains it: strangeness {score:.2f} is over {self.threshold:.2f}, "
             f"under which {1 - FALSE_REJECTION:.0%} of the validation pictures stay"
         )
 
     def save(self, folder: Path) -> None:
         """Write ``unknown.npz`` to a run directory."""
         facts = {
-            "method": METHODS[0],
+            "units": self.units,
             "threshold": self.threshold,
             "false_rejection": FALSE_REJECTION,
             "model_sha256": self.model_sha256,
@@ -179,21 +194,26 @@ class Rejection:
                 facts = json.loads(str(content["facts"]))
                 means = np.asarray(content["means"], np.float64)
                 whitening = np.asarray(content["whitening"], np.float64)
-            method, threshold = facts.get("method"), float(facts["threshold"])
-            model_sha256 = str(facts["model_sha256"])
+            units = {
+                str(name): (float(middle), float(unit))
+                for name, (middle, unit) in facts["units"].items()
+            }
+            threshold, model_sha256 = float(facts["threshold"]), str(facts["model_sha256"])
         except Exception as error:  # a damaged zip raises anything from OSError to zlib.error
             raise UnknownError(f"{path}: cannot be read: {error}") from error
-        if method != METHODS[0]:
+        if set(units) != set(DECIDING):
             raise UnknownError(
-                f"{path}: scores by {method or 'what an older version did'}, and this version by "
-                f"{METHODS[0]}; calibrate anew (main.py calibrate)"
+                f"{path}: scores by {' and '.join(units) or 'nothing'}, and this version by "
+                f"{' and '.join(DECIDING)}; calibrate anew (main.py calibrate)"
             )
         fits = means.ndim == 2 and whitening.shape == (means.shape[1],) * 2
-        if not fits or not all(np.isfinite(array).all() for array in (means, whitening, threshold)):
+        numbers = [threshold, *(number for pair in units.values() for number in pair)]
+        finite = all(np.isfinite(array).all() for array in (means, whitening, numbers))
+        if not fits or not finite or min(unit for _, unit in units.values()) <= 0:
             raise UnknownError(
                 f"{path}: holds impossible values; calibrate anew (main.py calibrate)"
             )
-        return cls(threshold, EmbeddingDensity(means, whitening), model_sha256)
+        return cls(units, threshold, EmbeddingDensity(means, whitening), model_sha256)
 
 
 def rejection_threshold(scores: npt.ArrayLike, false_rejection: float = FALSE_REJECTION) -> float:
@@ -221,8 +241,15 @@ def fit_rejection(
     """
     if not images:
         raise UnknownError("A rejection needs at least one validation picture. Received: 0")
-    scores = [density.distance(image.embedding) for image in images]
-    return Rejection(rejection_threshold(scores), density, model_sha256)
+    units = {}
+    for method in DECIDING:
+        scores = [strangeness(method, image, density) for image in images]
+        middle, high = np.quantile(scores, [0.5, 0.9])
+        # Equal scores have no spread; any unit will do then.
+        units[method] = (float(middle), float(high - middle) or 1.0)
+    unlimited = Rejection(units, math.inf, density, model_sha256)
+    threshold = rejection_threshold([unlimited.score(image) for image in images])
+    return dataclasses.replace(unlimited, threshold=threshold)
 
 
 def leave_one_out_auroc(known: npt.ArrayLike, left_out: npt.ArrayLike) -> float:
