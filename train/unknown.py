@@ -32,8 +32,8 @@ UNKNOWN_FILE = "unknown.npz"
 
 METHODS = ("distance", "entropy", "energy", "max_softmax")
 DECIDING = ("distance", "entropy")
-"""The scores whose sum decides, each in units of its own spread. ``benchmarks/left_out.py`` compares
-them with the others."""
+"""The scores whose sum decides, each in units of its own spread. ``benchmarks/left_out.py``
+compares them with the others."""
 
 FALSE_REJECTION = 0.05
 """Share of validation pictures of known classes that the threshold gives up as unknown."""
