@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from imagecompression.codec import Image
 from imagecompression.evidence import wavelet_zeros
-from imagecompression.evidence.jpeg_history import Plane, jpeg_history, luma_of, windows_of
+from imagecompression.evidence.jpeg_history import jpeg_history, luma_of, windows_of
 from imagecompression.thread_limit import one_thread
 
 MIN_SIDE = 128
@@ -59,7 +59,7 @@ _LEAST_FREE = 0.02
 _SMOOTH = 15  # lines that give the usual size of second differences
 _MARGIN = 8  # lines at the borders, where kernels differ
 _RIDGE = 1e-6
-_COLUMNS_AT_ONCE = 4096
+_COLUMNS_AT_ONCE = 512
 
 Reals = npt.NDArray[np.float64]
 
@@ -183,11 +183,11 @@ def enlargement(image: Image) -> Enlargement | None:
     repeated = _repetition(image)
     if repeated:
         return repeated
-    plane = _both_ways(image)[0].astype(np.float32)
-    axes = _Axis.of(plane), _Axis.of(plane.T)
+    planes = _both_ways(image)
+    rows, columns = (_Axis.of(plane) for plane in planes)
     found = [
-        _fitted(*axes, sizes)
-        for sizes in _likely_sizes(plane)
+        _fitted(rows, columns, sizes)
+        for sizes in _likely_sizes(*planes)
         if all(
             LEAST_FACTOR <= large / small <= MOST_FACTOR
             for large, small in zip((height, width), sizes, strict=True)
@@ -236,7 +236,7 @@ def _has_own_grid(image: Image) -> bool:
 
 
 def _both_ways(image: Image) -> tuple[Image, Image]:
-    """The picture's luma, or its green, `(H, W)`, and that turned."""
+    """A gray picture, or the green of one in colour, `(H, W)`, and that turned."""
     plane = image if image.ndim == 2 else image[..., 1]
     return plane, plane.T
 
@@ -296,18 +296,18 @@ class _Axis:
     seen: Reals
 
     @classmethod
-    def of(cls, plane: Plane) -> _Axis:
+    def of(cls, plane: Image) -> _Axis:
         """The rows of a plane; its columns are those of the plane turned."""
         height = len(plane)
         first = max(_MARGIN, (height - _ROWS) // 2)
-        seen = plane[first : min(first + _ROWS, height - _MARGIN)]
+        seen = plane[first : min(first + _ROWS, height - _MARGIN)].astype(np.float32)
         detail = np.abs(np.diff(seen, 2, axis=0)).sum(axis=0)
         detail[(seen.min(axis=0) <= 0) | (seen.max(axis=0) >= 255)] = 0
         chosen = np.argsort(detail)[-_COLUMNS:]
         return cls(height, first, seen[:, chosen[detail[chosen] > 0]].astype(np.float64))
 
 
-def _likely_sizes(plane: Plane) -> list[tuple[int, int]]:
+def _likely_sizes(plane: Image, turned: Image) -> list[tuple[int, int]]:
     """Sizes (height, width) that periods speak for, and whole fractions.
 
     Those of two have no period; those of others a short one, which a codec's grid may hide.
@@ -319,7 +319,7 @@ def _likely_sizes(plane: Plane) -> list[tuple[int, int]]:
         if height % whole == width % whole == 0
     }
     count = 1 << (2 * max(height, width) - 1).bit_length()
-    rows, columns = _spectrum(plane, count), _spectrum(plane.T, count)
+    rows, columns = _spectrum(plane, count), _spectrum(turned, count)
     both = np.sqrt(rows * columns)
     apart = count // min(height, width) + 1
     both[: int((1 - 1 / LEAST_FACTOR) * count) - apart] = 0
@@ -335,14 +335,14 @@ def _likely_sizes(plane: Plane) -> list[tuple[int, int]]:
     return sorted(sizes)
 
 
-def _spectrum(plane: Plane, count: int) -> Reals:
+def _spectrum(plane: Image, count: int) -> Reals:
     """How clearly the second differences down the columns have each period.
 
     Returns:
         `(count // 2 + 1,)` for frequencies from 0 to half a cycle a line, about 1 where there is no
         period.
     """
-    some = plane[:, :: max(1, plane.shape[1] // 256)]
+    some = plane[:, :: max(1, plane.shape[1] // 256)].astype(np.float32)
     sizes = np.abs(some[2:] - 2 * some[1:-1] + some[:-2]).mean(axis=1, dtype=np.float64)
     padded = np.pad(sizes, _SMOOTH // 2, mode="reflect")
     usual = np.convolve(padded, np.full(_SMOOTH, 1 / _SMOOTH), "valid")
