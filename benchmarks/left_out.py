@@ -6,7 +6,11 @@ called unknown at a threshold that gives up 5 % of the validation pictures. The 
 codec borrow the encodes of the whole one. Datasets, runs and answers are kept in a folder, so that
 other scores can be looked at without asking anew.
 
-    python -m benchmarks.left_out --dataset DATASET --sources ../shared/data/train
+    python main.py build-dataset ../shared/data/train --out varied3 --ratios "" --ssims "" \\
+        --target-tolerance 0.1 --patch-size 96 --seed 1 --histories varied --random-ratios 2 \\
+        --ratio-range 3 100 --random-ssims 1 --ssim-range 0.7 0.99 --settings-per-source 3 \\
+        --patches-per-class 24
+    python -m benchmarks.left_out --dataset varied3 --minutes 4 --codecs kmeans,svd,jpeg,jpeg2000
 """
 
 from __future__ import annotations
