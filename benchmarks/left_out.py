@@ -39,7 +39,7 @@ from train.run import Run
 from train.settings import TrainConfig
 from train.trainer import train
 from train.unknown import fit_rejection, leave_one_out_auroc, method_aurocs
-from train.validation import calibrate_run, training_density
+from train.validation import training_density, validation_images
 from train.verdict import telling_patches
 
 PATCHES_PER_CLASS = 24
@@ -109,9 +109,7 @@ def without_codec(
         return [one for one in read_pictures(whole, "test") if one.label == codec]
 
     def validation() -> list[Outputs]:
-        return [
-            one.outputs for one in calibrate_run(run, dataset, images=VALIDATION_IMAGES).pictures
-        ]
+        return [one.outputs for one in validation_images(run, dataset, VALIDATION_IMAGES)]
 
     asked = kept(folder / f"{codec}-validation.npz", validation)
     known = kept(folder / f"{codec}-known.npz", lambda: answers(run, known_pictures()))

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from imagecompression.codec import Image
 from imagecompression.evidence import wavelet_zeros
-from imagecompression.evidence.jpeg_history import jpeg_history, luma_of, windows_of
+from imagecompression.evidence.jpeg_history import GRID_RATIO, jpeg_history, luma_of, windows_of
 from imagecompression.thread_limit import one_thread
 
 MIN_SIDE = 128
@@ -52,7 +52,6 @@ _FIRST_TRIED = "bicubic"
 _ALIKE = 1.01  # ratio of residuals that tell nothing apart
 _STANDS_OUT = 0.9  # greatest ratio of the residual to that at the size beside
 _ROWS, _COLUMNS = 256, 64  # looked at for a residual
-_GRID_RATIO = 1.5  # of votes for a grid of 8×8; pictures without reach 1.2
 _SOME_PIXELS = 1 << 19
 _LEAST_COLUMNS = 16
 _LEAST_FREE = 0.02
@@ -226,7 +225,7 @@ def _has_own_grid(image: Image) -> bool:
 
     What they leave of a smooth picture may be nearly an enlargement, by 8/7 or 4/3.
     """
-    if jpeg_history(image).vote_ratio >= _GRID_RATIO:
+    if jpeg_history(image).vote_ratio >= GRID_RATIO:
         return True
     lumas = [luma_of(window) for window in windows_of(image, _SOME_PIXELS, multiple=16)]
     if min(min(luma.shape) for luma in lumas) < wavelet_zeros.MIN_SIDE:

@@ -27,6 +27,7 @@ from scipy.ndimage import convolve1d
 from imagecompression.codec import Image
 from imagecompression.evidence.jpeg_history import (
     DCT,
+    GRID_RATIO,
     JpegHistory,
     Plane,
     jpeg_history,
@@ -37,10 +38,6 @@ from imagecompression.quantisation_tables import SCHOOLS, quantisation_tables
 
 Mask = npt.NDArray[np.bool_]
 LUMINANCE, CHROMINANCE = 0, 1
-
-GRID_RATIO = 1.5
-"""Least ratio of votes for a grid to be looked at further where it is not found by itself. Whole
-train pictures reach 1.2."""
 
 DECISIVE_GAIN = 100.0
 """Nats by which a known table must beat a plane without steps for the picture to have been a JPEG,
