@@ -1327,10 +1327,11 @@ def print_calibration(run: Path, calibrated: Any) -> None:
     c = calibrated.calibration
     f = c.fitted_on
     print(f"{run}: {f.images} validation pictures of {f.sources} sources, {f.patches} patches")
-    print(
-        f"  temperature {c.temperature:.3f}; images: scale {c.scale:.3f}, "
-        f"correlation {c.correlation:.3f}"
-    )
+    for name, sharp in (("between classes", c.between), ("within a family", c.within)):
+        print(
+            f"  {name}: temperature {sharp.temperature:.3f}; images: scale {sharp.scale:.3f}, "
+            f"correlation {sharp.correlation:.3f}"
+        )
     rows = []
     for level, change in (("patches", calibrated.patch), ("images", calibrated.image)):
         for name in ("before", "after"):

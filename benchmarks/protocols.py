@@ -165,7 +165,8 @@ def main() -> int:
             if kind == "seven":
                 predict = among(predict, usual.labels, LABELS)
                 # Sharpening and dropping classes commute, so the calibration of all holds here.
-                settings = dataclasses.replace(usual, labels=LABELS)
+                calibration = usual.calibration and usual.calibration.among(LABELS)
+                settings = dataclasses.replace(usual, labels=LABELS, calibration=calibration)
                 # AIS-22's eight classes were judged among all.
                 names = [name for name in names if name != "ais22" or "all" not in kinds]
             if not names:

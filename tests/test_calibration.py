@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 from tiny_dataset import LABELS, HerePool, write_tiny_dataset
 
@@ -20,9 +23,10 @@ from train.calibration import (
     ImageScores,
     fit_calibration,
     improvement,
+    sharpened,
 )
 from train.evaluator import EvaluationError
-from train.families import FAMILIES, family_accuracy, family_of
+from train.families import FAMILIES, family_accuracy, family_of, family_probabilities
 from train.outputs import Outputs
 from train.reliability import (
     brier_score,
@@ -69,8 +73,8 @@ def witnesses(
 
 def test_a_known_temperature_is_found() -> None:
     fitted = fit_calibration(witnesses(4000, 1, sharpness=2.5), CLASSES)
-    assert fitted.temperature == pytest.approx(2.5, rel=0.1)
-    assert fitted.scale == pytest.approx(1 / 2.5, rel=0.1)
+    assert fitted.between.temperature == pytest.approx(2.5, rel=0.1)
+    assert fitted.between.scale == pytest.approx(1 / 2.5, rel=0.1)
     raw = witnesses(4000, 1, sharpness=2.5, seed=1)
     probabilities = np.concatenate([image.probabilities for image in raw])
     truth = [image.truth for image in raw]
@@ -83,8 +87,8 @@ def test_a_known_temperature_is_found() -> None:
 @pytest.mark.parametrize("shared", [0.0, 0.3, 1.0])
 def test_the_correlation_of_witnesses_is_found(shared: float) -> None:
     fitted = fit_calibration(witnesses(600, 16, shared=shared), CLASSES)
-    assert fitted.correlation == pytest.approx(shared, abs=0.1)
-    assert fitted.scale == pytest.approx(1, abs=0.15)
+    assert fitted.between.correlation == pytest.approx(shared, abs=0.1)
+    assert fitted.between.scale == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize("patches", [1, 8, 100])
@@ -99,12 +103,59 @@ def test_any_number_of_patches_is_calibrated(patches: int) -> None:
     assert change.after.log_loss < change.before.log_loss
 
 
+def modest_about_twins(images: list[ImageScores]) -> list[ImageScores]:
+    """Answers that tell bpg from heic with a third of the evidence that there is."""
+    found = []
+    for image in images:
+        logs = np.log(image.probabilities)
+        twins = logs[:, 1:3]
+        half = twins.mean(axis=1, keepdims=True)
+        logs[:, 1:3] = half + (twins - half) / 3
+        found.append(dataclasses.replace(image, probabilities=softmax(logs)))
+    return found
+
+
+def test_twins_have_a_sharpness_of_their_own() -> None:
+    fitted = fit_calibration(modest_about_twins(witnesses(1200, 4)), CLASSES)
+    assert fitted.within.temperature == pytest.approx(1 / 3, rel=0.25)
+    assert fitted.within.scale > 1.5 * fitted.between.scale
+    fresh = modest_about_twins(witnesses(3000, 4, seed=5))
+    truth = np.array([image.truth for image in fresh])
+    alike = dataclasses.replace(fitted, within=fitted.between)
+    stated, before = (
+        np.array([one.image_probabilities(image.probabilities) for image in fresh])
+        for one in (fitted, alike)
+    )
+    assert expected_calibration_error(stated, truth) < 0.7 * expected_calibration_error(
+        before, truth
+    )
+    np.testing.assert_array_equal(stated.argmax(axis=1), before.argmax(axis=1))
+    _, sums = family_probabilities(stated, CLASSES)
+    np.testing.assert_allclose(sums, family_probabilities(before, CLASSES)[1])
+
+
+@given(
+    logs=arrays(np.float64, (5, 4), elements=st.floats(-16, 0)),
+    between=st.floats(0.05, 20),
+    within=st.floats(0.05, 20),
+)
+def test_sharpening_changes_no_most_probable_class(
+    logs: np.ndarray, between: float, within: float
+) -> None:
+    found = sharpened(logs, between, within, CLASSES)
+    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1)
+    best = logs.argmax(axis=1)
+    np.testing.assert_allclose(found[range(5), best], found.max(axis=1), rtol=1e-9, atol=1e-12)
+    alone = sharpened(logs[:, [0, 3]], between, within, ["jpeg", "svd"])
+    np.testing.assert_allclose(alone, np.log(softmax(between * logs[:, [0, 3]])), atol=1e-9)
+
+
 def test_faultless_answers_leave_the_fit_finite() -> None:
     sure = np.full((5, 4), 1e-3 / 3) + np.eye(4)[0] * (1 - 4e-3 / 3)
     images = [ImageScores(np.roll(sure, n % 4, axis=1), n % 4, str(n)) for n in range(20)]
     fitted = fit_calibration(images, CLASSES)
-    assert 1 < fitted.scale < 5
-    assert 0.2 < fitted.temperature < 1
+    assert 1 < fitted.between.scale < 5
+    assert 0.2 < fitted.between.temperature < 1
 
 
 def test_each_class_weighs_the_same() -> None:
@@ -115,8 +166,9 @@ def test_each_class_weighs_the_same() -> None:
         for _ in range(5 if image.truth == 0 else 1)
     ]
     one, other = fit_calibration(images, CLASSES), fit_calibration(again, CLASSES)
-    assert one.temperature == pytest.approx(other.temperature, rel=1e-3)
-    assert one.scale == pytest.approx(other.scale, rel=0.05)
+    assert one.between.temperature == pytest.approx(other.between.temperature, rel=1e-3)
+    # Scale and correlation trade off, by the random subsets; what they make of an image does not.
+    assert one.between.of_image(4) == pytest.approx(other.between.of_image(4), rel=0.02)
 
 
 def test_likelihood_ratios_are_bounded_by_the_sources() -> None:
@@ -198,11 +250,21 @@ def test_file_keeps_the_calibration(tmp_path: Path) -> None:
         tmp_path
     )
     assert (tmp_path / CALIBRATION_FILE).read_bytes() == first
-    for change in ({"scale": -1}, {"temperature": float("nan")}, {"bounds": {}}, {"labels": 3}):
+    flat = {"temperature": 1.0, "scale": -1, "correlation": 0.0}
+    for change in (
+        {"between": flat},
+        {"within": {**flat, "scale": float("nan")}},
+        {"within": {"scale": 1.0}},
+        {"bounds": {}},
+        {"labels": 3},
+    ):
         content = json.loads(first) | change
         (tmp_path / CALIBRATION_FILE).write_text(json.dumps(content))
         with pytest.raises(CalibrationError, match=r"impossible|cannot be read"):
             Calibration.load(tmp_path)
+    (tmp_path / CALIBRATION_FILE).write_text(json.dumps({"temperature": 1.0, "scale": 1.0}))
+    with pytest.raises(CalibrationError, match="earlier version; calibrate anew"):
+        Calibration.load(tmp_path)
     with pytest.raises(CalibrationError, match="at least one"):
         fit_calibration([], CLASSES)
 

@@ -11,6 +11,7 @@ from conftest import photograph_like
 from PIL import Image as PilImage
 from scipy.fft import dct, dctn, idctn
 
+from datasets.camera import Demosaic
 from imagecompression import (
     Avif,
     Bpg,
@@ -414,6 +415,16 @@ def test_jpeg2000_by_the_comb_of_its_wavelets(codec: Jpeg2000, size: int) -> Non
 @pytest.mark.parametrize("codec", [Avif(quality=90), Bpg(qp=16), JpegXr(quality=80), WebP()])
 def test_other_codecs_have_no_comb_of_wavelets(codec: Codec) -> None:
     assert not wavelet_comb([luma_of(codec.decode(codec.encode(PICTURE)))]).decisive
+
+
+def test_a_demosaicked_picture_has_no_comb_of_wavelets() -> None:
+    # Its four positions differ a little, without any teeth.
+    picture, _ = Demosaic().apply(smooth(320, 340, 3, seed=5), np.random.default_rng(5))
+    comb = wavelet_comb([luma_of(picture)])
+    assert comb.strength >= comb.STRENGTH
+    assert comb.strength >= comb.LEAD * comb.other_strength
+    assert not comb.decisive
+    assert pixel_evidence(picture).opinion is None
 
 
 def test_sizes_an_offset_apart_have_teeth_too() -> None:

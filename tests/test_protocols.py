@@ -35,7 +35,7 @@ from train.answers import (
     View,
     ask,
 )
-from train.calibration import Calibration, FittedOn
+from train.calibration import Calibration, FittedOn, Sharpness
 from train.cross_encoder import cross_encoder, without
 from train.decisive_signs import DecisiveSign
 from train.evaluator import EvaluationError
@@ -255,8 +255,9 @@ def test_reliability_tells_honest_probabilities_from_boasts(dataset: Path) -> No
     alone = dataclasses.replace(SETTINGS, sign=lambda image: DecisiveSign())
     plain = held_out_reliability(modest, dataset, alone)
     assert [row["probabilities"] for row in plain.rows] == ["network", "network"]
+    sharp = Sharpness(temperature=0.05, scale=20.0, correlation=1.0)
     sharper = Calibration(
-        temperature=0.05, scale=20.0, correlation=1.0, most_patches=64, labels=LABELS,
+        between=sharp, within=sharp, most_patches=64, labels=LABELS,
         bounds=dict.fromkeys(LABELS, (-2.0, 2.0)), fitted_on=FittedOn("val", "0", "0", 1, 1, 1, {}),
     )  # fmt: skip
     settings = dataclasses.replace(alone, calibration=sharper)

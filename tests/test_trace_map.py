@@ -17,7 +17,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from desk.map_picture import ABSTAINING_COLOR, CLASS_COLORS, MAX_SIDE, class_colors, map_picture
 from desk.trace_map import ABSTAIN, TraceMap, trace_map
 from imagecompression import CODECS
-from train.calibration import Calibration, FittedOn
+from train.calibration import Calibration, FittedOn, Sharpness
 from train.run import Run
 from train.verdict import VerdictError
 
@@ -123,8 +123,8 @@ def test_gray_equals_three_equal_channels(run: Run) -> None:
 def test_calibration_sharpens_no_order(run: Run) -> None:
     warm = Run.load(run.path)
     fitted = FittedOn("val", run.model_sha256, "", 3, 3, 3, dict.fromkeys(LABELS, 1))
-    bounds = dict.fromkeys(LABELS, (-1.0, 1.0))
-    warm.__dict__["calibration"] = Calibration(4.0, 1.0, 0.5, 64, tuple(LABELS), bounds, fitted)
+    bounds, sharp = dict.fromkeys(LABELS, (-1.0, 1.0)), Sharpness(4.0, 1.0, 0.5)
+    warm.__dict__["calibration"] = Calibration(sharp, sharp, 64, tuple(LABELS), bounds, fitted)
     raw, soft = trace_map(halves(), run), trace_map(halves(), warm)
     assert soft.calibrated
     assert not raw.calibrated

@@ -1,8 +1,10 @@
 """Calibration: probabilities that mean what they say, and likelihood ratios with a bound.
 
 Temperature scaling (Guo et al., ICML 2017) of the patch probabilities, and of the mean
-log-probability of an image's patches with a sharpness that grows with their number. Three numbers
-in all, fitted on validation pictures only.
+log-probability of an image's patches with a sharpness that grows with their number. Classes of one
+family (`train.families`) have their own temperature and sharpness against each other: a network
+that can hardly tell twins apart is too modest about them and too sure of all else, or the other way
+round. Three numbers each, fitted on validation pictures only. No most probable class changes.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy.typing as npt
 
 from imagecompression.atomic_file import write_json_atomic
 from imagecompression.errors import ImageCompressionError
+from train.families import family_of
 from train.verdict import SMALLEST_PROBABILITY, mean_log_probabilities
 
 if TYPE_CHECKING:
@@ -62,28 +65,51 @@ class FittedOn:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """How to read a network's probabilities.
+class Sharpness:
+    """How much a witness's log-probabilities weigh.
 
-    The posterior of an image under equal prior probabilities of the classes is proportional to
-    `exp(s(n) · mean log-probability)` over its n patches, `s(n) = scale · n / (1 + (n - 1) ·
-    correlation)`: n witnesses of whom each repeats a part of what the others say weigh as fewer
-    independent ones (Kish's design effect). n counts as at most `most_patches`, the most that the
-    fit has seen.
+    An image of n patches weighs `scale · n / (1 + (n - 1) · correlation)` times its mean
+    log-probability: n witnesses of whom each repeats a part of what the others say weigh as fewer
+    independent ones (Kish's design effect).
 
     Attributes:
         temperature: Of a single patch: `p ** (1 / temperature)`, normalised.
         scale: Sharpness of an image of one patch.
         correlation: 0 if patches are independent witnesses, 1 if further ones tell nothing new.
-        most_patches: The most patches of an image in the fit.
-        labels: The C classes in the order of the probabilities.
-        bounds: Least and greatest log10 likelihood ratio for each class.
-        fitted_on: What it rests on.
     """
 
     temperature: float
     scale: float
     correlation: float
+
+    def of_image(self, patches: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Factor on the mean log-probability of so many patches."""
+        count = np.asarray(patches, np.float64)
+        return np.asarray(self.scale * count / (1 + (count - 1) * self.correlation))
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether all values are in their ranges."""
+        finite = all(map(math.isfinite, (self.temperature, self.scale, self.correlation)))
+        return finite and min(self.temperature, self.scale) > 0 and 0 <= self.correlation <= 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How to read a network's probabilities.
+
+    Attributes:
+        between: Sharpness of all classes against each other.
+        within: That of a family's classes among themselves, where one of them is the most probable
+            of all.
+        most_patches: The most patches of an image in the fit; more count as so many.
+        labels: The C classes in the order of the probabilities.
+        bounds: Least and greatest log10 likelihood ratio for each class.
+        fitted_on: What it rests on.
+    """
+
+    between: Sharpness
+    within: Sharpness
     most_patches: int
     labels: tuple[str, ...]
     bounds: dict[str, tuple[float, float]]
@@ -91,17 +117,22 @@ class Calibration:
 
     def patch_probabilities(self, probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Calibrated probabilities `(N, C)` of single patches from the network's `(N, C)`."""
-        return _normalised(_logs(probabilities) / self.temperature)
+        sharp = (1 / self.between.temperature, 1 / self.within.temperature)
+        return np.exp(sharpened(_logs(probabilities), *sharp, self.labels))
 
     def image_probabilities(self, probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Calibrated probabilities `(C,)` of an image from those of its patches `(n, C)`."""
-        mean = mean_log_probabilities(probabilities)
-        return _normalised(self.sharpness(len(np.asarray(probabilities))) * mean)
+        """Calibrated probabilities `(C,)` of an image from those of its patches `(n, C)`.
 
-    def sharpness(self, patches: int) -> float:
-        """Factor on the mean log-probability of that many patches."""
-        count = min(patches, self.most_patches)
-        return self.scale * count / (1 + (count - 1) * self.correlation)
+        They are those under equal prior probabilities of the classes.
+        """
+        count = min(len(np.asarray(probabilities)), self.most_patches)
+        sharp = (self.between.of_image(count), self.within.of_image(count))
+        mean = mean_log_probabilities(probabilities)[np.newaxis]
+        return np.asarray(np.exp(sharpened(mean, *sharp, self.labels))[0])
+
+    def among(self, labels: Sequence[str]) -> Calibration:
+        """The calibration for probabilities of some of the classes, the others dropped."""
+        return dataclasses.replace(self, labels=tuple(labels))
 
     def log10_likelihood_ratio(self, probabilities: npt.ArrayLike, label: str) -> float:
         """How many times likelier, as log10, the evidence is if the class is `label` than if not.
@@ -133,14 +164,15 @@ class Calibration:
             return None
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            if "temperature" in content:  # one for all classes
+                raise ValueError("made by an earlier version; calibrate anew (main.py calibrate)")
             labels = tuple(str(label) for label in content["labels"])
             bounds = {
                 name: (float(low), float(high)) for name, (low, high) in content["bounds"].items()
             }
             found = cls(
-                temperature=float(content["temperature"]),
-                scale=float(content["scale"]),
-                correlation=float(content["correlation"]),
+                between=Sharpness(**content["between"]),
+                within=Sharpness(**content["within"]),
                 most_patches=int(content["most_patches"]),
                 labels=labels,
                 bounds=bounds,
@@ -148,10 +180,8 @@ class Calibration:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CalibrationError(f"{path}: cannot be read: {error}") from error
-        numbers = (found.temperature, found.scale, found.correlation)
-        whole = all(math.isfinite(number) for number in numbers) and set(bounds) == set(labels)
-        whole &= 0 <= found.correlation <= 1 and min(found.temperature, found.scale) > 0
-        if not whole or found.most_patches < 1:
+        whole = found.between.is_possible and found.within.is_possible
+        if not whole or set(bounds) != set(labels) or found.most_patches < 1:
             raise CalibrationError(
                 f"{path}: holds impossible values; calibrate anew (main.py calibrate)"
             )
@@ -214,40 +244,48 @@ def fit_calibration(
     prior = 1 / (2 * len(sources))
     weights = _class_weights(np.array([image.truth for image in images]))
     counts = np.array([len(image.probabilities) for image in images])
+    limits = tuple(np.log(LIMITS))
 
     logs = _logs(np.concatenate([image.probabilities for image in images]))
     of_patch = np.repeat([image.truth for image in images], counts)
     patch_weights = np.repeat(weights / counts, counts)
-    temperature = optimize.minimize_scalar(
-        lambda log: _loss(logs / math.exp(log), of_patch, patch_weights) + prior * log**2,
-        bounds=np.log(LIMITS),
-        method="bounded",
-    )
+
+    def patch_loss(parameters: npt.NDArray[np.float64]) -> float:
+        between, within = np.exp(-parameters)
+        scores = sharpened(logs, between, within, labels)
+        return _loss(scores, of_patch, patch_weights) + prior * float(parameters @ parameters)
+
+    patch = optimize.minimize(patch_loss, x0=[0.0] * 2, method="L-BFGS-B", bounds=[limits] * 2)
 
     means, sizes, owners = _subset_means(images, np.random.default_rng(seed))
     truth = np.array([images[owner].truth for owner in owners])
     # Every size weighs the same for an image, every image for its class.
     shares = (weights / np.bincount(owners, minlength=len(images)))[owners]
 
-    def image_loss(parameters: npt.NDArray[np.float64]) -> float:
-        log_scale, correlation = parameters
-        sharpness = math.exp(log_scale) * sizes / (1 + (sizes - 1) * correlation)
-        return _loss(sharpness[:, np.newaxis] * means, truth, shares) + prior * log_scale**2
+    def pair(parameters: npt.NDArray[np.float64]) -> tuple[Sharpness, Sharpness]:
+        (between, within), image = np.exp(patch.x), parameters.reshape(2, 2)
+        return (
+            Sharpness(float(between), math.exp(image[0, 0]), float(image[0, 1])),
+            Sharpness(float(within), math.exp(image[1, 0]), float(image[1, 1])),
+        )
 
-    scale = optimize.minimize(
-        image_loss,
-        x0=[0.0, 0.5],
-        method="L-BFGS-B",
-        bounds=[tuple(np.log(LIMITS)), (0.0, 1.0)],
+    def image_loss(parameters: npt.NDArray[np.float64]) -> float:
+        between, within = (one.of_image(sizes)[:, np.newaxis] for one in pair(parameters))
+        log_scales = parameters[::2]
+        penalty = prior * float(log_scales @ log_scales)
+        return _loss(sharpened(means, between, within, labels), truth, shares) + penalty
+
+    image = optimize.minimize(
+        image_loss, x0=[0.0, 0.5] * 2, method="L-BFGS-B", bounds=[limits, (0.0, 1.0)] * 2
     )
+    between, within = pair(image.x)
     by_class = {
         label: len({image.source for image in images if image.truth == number})
         for number, label in enumerate(labels)
     }
     return Calibration(
-        temperature=float(math.exp(temperature.x)),
-        scale=float(math.exp(scale.x[0])),
-        correlation=float(scale.x[1]),
+        between=between,
+        within=within,
         most_patches=int(counts.max()),
         labels=tuple(labels),
         bounds=likelihood_ratio_bounds(labels, [(image.truth, image.source) for image in images]),
@@ -308,6 +346,39 @@ def improvement(
     )
 
 
+def sharpened(
+    logs: npt.NDArray[np.float64],
+    between: npt.NDArray[np.float64] | float,
+    within: npt.NDArray[np.float64] | float,
+    labels: Sequence[str],
+) -> npt.NDArray[np.float64]:
+    """Logarithms of probabilities `(N, C)` after sharpening.
+
+    All classes are sharpened by `between`. Then the family of the most probable class shares its
+    sum out among its classes as if they had been sharpened by `within`, unless another class would
+    become the most probable one.
+
+    Args:
+        logs: Logarithms of probabilities, `(N, C)`.
+        between: A factor on them, or one for each item, `(N, 1)`.
+        within: The same.
+        labels: The C classes.
+    """
+    plain, apart = _log_softmax(logs * between), logs * within
+    families = np.array([family_of(label) for label in labels])
+    best = logs.argmax(axis=1)
+    found = plain.copy()
+    for family in dict.fromkeys(families):
+        members = np.flatnonzero(families == family)
+        items = np.flatnonzero(families[best] == family)
+        if len(members) > 1 and len(items):
+            here = np.ix_(items, members)
+            total = np.log(np.exp(plain[here]).sum(axis=1, keepdims=True))
+            found[here] = total + _log_softmax(apart[here])
+    kept = found.argmax(axis=1) == best
+    return np.where(kept[:, np.newaxis], found, plain)
+
+
 def _subset_means(
     images: Sequence[ImageScores], rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
@@ -331,21 +402,19 @@ def _class_weights(truth: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float6
 
 
 def _loss(
-    scores: npt.NDArray[np.float64],
+    logs: npt.NDArray[np.float64],
     truth: npt.NDArray[np.integer[Any]],
     weights: npt.NDArray[np.float64],
 ) -> float:
-    """Weighted log-loss of `softmax(scores)`."""
-    highest = scores.max(axis=1)
-    total = highest + np.log(np.exp(scores - highest[:, np.newaxis]).sum(axis=1))
-    return float(weights @ (total - scores[np.arange(len(scores)), truth]))
+    """Weighted log-loss of logarithms of probabilities."""
+    return float(-weights @ logs[np.arange(len(logs)), truth])
 
 
 def _logs(probabilities: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.log(np.clip(np.asarray(probabilities, np.float64), SMALLEST_PROBABILITY, 1.0))
 
 
-def _normalised(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Soft-max over the last axis."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+def _log_softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Over the last axis."""
+    above = scores - scores.max(axis=-1, keepdims=True)
+    return np.asarray(above - np.log(np.exp(above).sum(axis=-1, keepdims=True)))

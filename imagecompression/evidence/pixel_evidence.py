@@ -280,10 +280,12 @@ def _wavelet_comb(lumas: Sequence[Plane]) -> _Sign:
     comb = wavelet_comb.wavelet_comb(lumas)
     note = (
         "How evenly the sizes of the first level's coefficients are spaced by one step (in gray "
-        "levels), in standard errors above the other three positions; the same at the second best. "
-        "Under 5 without JPEG 2000."
+        "levels), in standard errors above the other three positions; the same at the second best; "
+        "and what the other positions have at that step. Without JPEG 2000 under 5, or under three "
+        "tenths of what all have."
     )
-    return _comb_sign("wavelet_comb", comb, "jpeg2000", note)
+    background = round(comb.background, 1)
+    return _comb_sign("wavelet_comb", comb, "jpeg2000", note, background=background)
 
 
 def _lapped(windows: Sequence[Image]) -> _Sign:
