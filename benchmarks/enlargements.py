@@ -1,7 +1,8 @@
 """Enlargements: how often their size is found, and how often one is seen where there is none.
 
 Each picture, as it is and through codecs, is enlarged by factors with Pillow's and OpenCV's
-interpolations; and each picture through codecs, cropped, blurred and reduced is looked at without.
+interpolations, and by those of displays cropped too, as a piece of a screen is; and each picture
+through codecs, cropped, blurred and reduced is looked at without.
 The limits of `imagecompression.evidence.enlargement` were set on the training photographs.
 
     python -m benchmarks.enlargements --data ../shared/data --out results/enlargements.csv
@@ -10,6 +11,7 @@ The limits of `imagecompression.evidence.enlargement` were set on the training p
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +38,10 @@ from imagecompression import (
 )
 from imagecompression.evidence.enlargement import before_enlargement
 from imagecompression.image_io import read_image
+
+CROPPED_FACTORS = (1.25, 1.5, 2.0)
+CROP = (7, 11)
+"""Rows and columns cut off before the first; as many, and one more, after the last."""
 
 FACTORS = (1.05, 1.1, 1.25, 1.33, 1.5, 2.0, 3.0)
 PILLOW = {
@@ -81,7 +87,21 @@ def found_rows(image: Image) -> Iterator[dict]:
                 right = seen is not None and small.shape == decoded.shape
                 error = np.abs(small.astype(int) - decoded).mean() if right else np.nan
                 yield {
-                    "picture": before, "enlarged": factor, "by": interpolation,
+                    "picture": before, "enlarged": factor, "seen": "whole", "by": interpolation,
+                    "found": right, "elsewhere": seen is not None and not right, "error": error,
+                }  # fmt: skip
+        for factor in CROPPED_FACTORS:
+            for interpolation in (*PILLOW, *OPENCV):
+                large = scaled(decoded, factor, interpolation)
+                part = large[CROP[0] : -CROP[0] - 1, CROP[1] : -CROP[1] - 1]
+                small, seen = before_enlargement(np.ascontiguousarray(part), LEAST_SIDE)
+                top, left = (math.ceil(cut / factor - 0.5) for cut in CROP)
+                there = decoded[top : top + small.shape[0], left : left + small.shape[1]]
+                right = seen is not None and math.isclose(seen.factor, factor, rel_tol=2e-3)
+                right &= small.shape == there.shape
+                error = np.abs(small.astype(int) - there).mean() if right else np.nan
+                yield {
+                    "picture": before, "enlarged": factor, "seen": "crop", "by": interpolation,
                     "found": right, "elsewhere": seen is not None and not right, "error": error,
                 }  # fmt: skip
 
@@ -100,7 +120,7 @@ def other_pictures(image: Image) -> Iterator[tuple[str, Image]]:
         ),
     )
     larger = scaled(image, 1.37, "Pillow bicubic")
-    yield "enlarged and cropped", larger[5:, 9:]
+    yield "enlarged by 1.37 and cropped", larger[5:, 9:]
     yield "enlarged, then jpeg 95", through(Jpeg(quality=95), larger)
     for name, codec in AFTER.items():
         yield name, through(codec, image)
@@ -144,17 +164,19 @@ def main() -> int:
                 seen = before_enlargement(other, LEAST_SIDE)[1]
                 found.append(
                     {
-                        "folder": folder, "picture": name, "enlarged": None, "by": None,
+                        "folder": folder, "picture": name,
+                        "enlarged": None, "seen": None, "by": None,
                         "found": False, "elsewhere": seen is not None, "error": np.nan,
                     }
                 )  # fmt: skip
             log("pictures", done, len(files))
-    rows = summed(found, ("folder", "picture", "enlarged", "by"))
+    rows = summed(found, ("folder", "picture", "enlarged", "seen", "by"))
     write_table(arguments.out, rows)
     write_environment(arguments.out)
     enlarged = [row for row in found if row["enlarged"]]
-    for row in summed(enlarged, ("picture", "enlarged")):
-        print("{picture:14} enlarged by {enlarged:4}: size found {found:6.1%} of {n}".format(**row))
+    for row in summed(enlarged, ("picture", "enlarged", "seen")):
+        text = "{picture:14} enlarged by {enlarged:4}, {seen}: size found {found:6.1%} of {n}"
+        print(text.format(**row))
     others = [row for row in found if not row["enlarged"]]
     seen = sum(row["elsewhere"] for row in others)
     print(f"an enlargement seen in {seen} of {len(others)} pictures without one that can be told")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import brightness_run
@@ -16,7 +17,13 @@ from desk.examination import examine
 from desk.report import make_report
 from desk.tool_facts import tool_facts
 from imagecompression import Avif, Bpg, Codec, Image, Jpeg, Jpeg2000, JpegXr, KMeans, Svd, WebP
-from imagecompression.evidence.enlargement import KERNELS, before_enlargement, enlargement
+from imagecompression.evidence.enlargement import (
+    KERNELS,
+    SCREEN_FACTORS,
+    Scale,
+    before_enlargement,
+    enlargement,
+)
 from imagecompression.evidence.pixel_evidence import pixel_evidence
 from train.classification import classify
 
@@ -61,6 +68,51 @@ def test_size_is_found_and_the_picture_from_before(
     assert (small == PICTURE).all() or kernel != "nearest"
 
 
+@pytest.mark.parametrize("factor", SCREEN_FACTORS, ids=str)
+@pytest.mark.parametrize("kernel", PILLOW)
+def test_crops_of_enlargements_by_a_display(kernel: str, factor: Fraction) -> None:
+    picture = PICTURE[:, :300]  # so that all factors give whole sides
+    large = enlarged(picture, float(factor), kernel)
+    for top, left in ((3, 8), (10, 5)):
+        crop = np.ascontiguousarray(large[top:-6, left:-9])
+        small, found = before_enlargement(crop, 64)
+        assert found is not None
+        first = [math.ceil(cut / factor - Fraction(1, 2)) for cut in (top, left)]
+        there = picture[first[0] : first[0] + found.height, first[1] : first[1] + found.width]
+        assert small.shape == there.shape
+        assert np.mean(np.abs(small.astype(int) - there) <= 1) > 0.9
+        assert (small == there).all() or kernel != "nearest"
+        assert found.factor == pytest.approx(float(factor), rel=2e-3)
+        assert found.reason.startswith("Is a crop of what was enlarged by ")
+        assert found.kernel == kernel
+
+
+def test_a_crop_of_an_enlarged_jpeg_shows_its_grid() -> None:
+    decoded = through(Jpeg(quality=70))
+    crop = enlarged(decoded, 1.5, "bicubic")[5:, 7:]
+    evidence = pixel_evidence(np.ascontiguousarray(crop))
+    assert evidence.opinion == "jpeg"
+    assert "quality 70" in evidence.reason
+    found = evidence.finding("enlargement")
+    assert found is not None
+    assert found.value["cropped"]
+    vote = evidence.finding("jpeg_grid_vote")
+    assert vote is not None
+    assert (vote.value["row"], vote.value["column"]) == (-3 % 8, -5 % 8)  # of 5 and 7, divided
+
+
+@pytest.mark.parametrize(("seen", "factor", "cut"), [(40, "3/2", 0), (41, "3/2", 2), (9, "2", 1)])
+def test_a_crop_holds_the_lines_whose_middles_it_shows(seen: int, factor: str, cut: int) -> None:
+    scale = Scale.crop(seen, Fraction(factor), cut)
+    middles = (np.arange(200) + 0.5) * Fraction(factor)
+    inside = np.flatnonzero((middles >= cut) & (middles < cut + seen))
+    assert scale.lines == len(inside)
+    lines, weights = scale.weights("bilinear", 0, seen)
+    nearest = np.take_along_axis(lines, weights.argmax(axis=1)[:, None], axis=1)[:, 0]
+    places = scale.places(0, seen) - 0.5 - inside[0]
+    assert np.abs(nearest - places).max() <= 0.5 + 1e-9
+
+
 def test_gray_pictures() -> None:
     gray = PICTURE[..., 0]
     small, found = before_enlargement(enlarged(gray, 1.3, "Lanczos"), 64)
@@ -85,7 +137,7 @@ UNTOUCHED: dict[str, Image] = {
     "noise": np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8),
     "letterbox": np.pad(PICTURE, ((60, 60), (0, 0), (0, 0))),
     "reduced": np.asarray(PilImage.fromarray(PICTURE).resize((220, 170), PILLOW["Lanczos"])),
-    "cropped": enlarged(PICTURE, 1.37, "bicubic")[9:, 5:],
+    "cropped": enlarged(PICTURE, 1.37, "bicubic")[9:, 5:],  # no display scales so
     "saved as JPEG": through(Jpeg(quality=95), enlarged(PICTURE, 1.37, "bicubic")),
     "stretched": np.asarray(PilImage.fromarray(PICTURE).resize((456, 320), PILLOW["bicubic"])),
     "blurred": cv2.GaussianBlur(enlarged(PICTURE, 1.37, "bicubic"), (0, 0), 1.5),

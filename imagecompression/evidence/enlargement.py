@@ -6,8 +6,9 @@ alone. How large the picture was shows as a period in its second differences (A.
 space of all enlargements from that size. A codec's grid is stretched by enlarging, and all its
 signs with it; the picture from before, which the same least squares give, has them again.
 
-Sizes are those of the whole picture: of a crop, or of an enlargement that was compressed, nothing
-is told.
+Of the whole picture any size is found. Of a crop, such as one of a screen, only the factors that
+displays scale by (`SCREEN_FACTORS`) are looked for, at each place where the crop may begin. Of an
+enlargement that was compressed nothing is told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,11 @@ MIN_SIDE = 128
 
 LEAST_FACTOR = 1.04
 MOST_FACTOR = 4.0
+
+SCREEN_FACTORS = tuple(
+    Fraction(*pair) for pair in ((5, 4), (4, 3), (3, 2), (7, 4), (2, 1), (5, 2), (3, 1))
+)
+"""By which displays and browsers enlarge: crops of such enlargements are recognised too."""
 
 ROUNDING = 0.36
 """Greatest residual along the axis that was scaled last: rounding to integers has 0.29, and that of
@@ -59,6 +66,7 @@ _SMOOTH = 15  # lines that give the usual size of second differences
 _MARGIN = 8  # lines at the borders, where kernels differ
 _RIDGE = 1e-6
 _COLUMNS_AT_ONCE = 512
+_EXACT = 1e-6
 
 Reals = npt.NDArray[np.float64]
 
@@ -110,28 +118,101 @@ REPEATED = "nearest"
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How the lines of a picture lie among those from before; pixels are squares.
+
+    Attributes:
+        factor: Lines now for each before.
+        cut: How many lines of the enlargement the first one seen comes after; None where the
+            enlargement is seen whole, so that there was nothing beyond its borders.
+        lines: Lines before, or of a crop those whose middles it holds.
+    """
+
+    factor: float
+    cut: int | None
+    lines: int
+
+    @classmethod
+    def whole(cls, large: int, small: int) -> Scale:
+        """That of all `large` lines, made of `small` ones."""
+        return cls(large / small, None, small)
+
+    @classmethod
+    def crop(cls, seen: int, factor: Fraction, cut: int) -> Scale:
+        """That of `seen` lines after the first `cut` ones."""
+        first, last = (math.ceil((cut + line) / factor - Fraction(1, 2)) for line in (0, seen))
+        return cls(float(factor), cut, last - first)
+
+    def places(self, first: int, last: int) -> Reals:
+        """Where the middles of the lines from `first` to `last` lie among those before."""
+        return np.asarray((np.arange(first, last) + (self.cut or 0) + 0.5) / self.factor)
+
+    def weights(self, kernel: str, first: int, last: int) -> tuple[npt.NDArray[np.intp], Reals]:
+        """Lines that those from `first` to `last` are made of, and weights, `(R, 2·reach)`.
+
+        Of a crop they are counted from the first whose middle it holds, and may be beyond its
+        borders. At borders that are seen, weights of lines that there are sum to 1.
+        """
+        one = KERNELS[kernel]
+        places = self.places(first, last) - 0.5
+        lines = np.floor(places).astype(np.intp)[:, np.newaxis] + np.arange(
+            1 - one.reach, 1 + one.reach
+        )
+        weights = one.weight(places[:, np.newaxis] - lines)
+        if self.cut is None:
+            weights[(lines < 0) | (lines >= self.lines)] = 0
+        weights /= weights.sum(axis=1, keepdims=True)
+        return lines - math.ceil((self.cut or 0) / self.factor - 0.5 - _EXACT), weights
+
+    def beside(self) -> list[Scale]:
+        """Scales that explain nearly as much by chance: a line more or less."""
+        if self.cut is None:
+            seen = self.factor * self.lines
+            return [Scale(seen / small, None, small) for small in (self.lines + 1, self.lines - 1)]
+        return [Scale(self.factor, self.cut + more, self.lines) for more in (1, -1)]
+
+
+@dataclass(frozen=True)
 class Enlargement:
     """From what size a picture comes nearest to having been enlarged.
 
     Attributes:
-        height: Before, in pixels.
-        width: The same.
-        factor: Height now over height before.
+        rows: How the rows lie among those before.
+        columns: The same of the columns.
         kernel: Name in `KERNELS`, or `REPEATED`.
         residual: Root mean square of what no picture of that size explains, by degree of freedom,
             in gray levels: down the columns, and along the rows.
-        beside: Least ratio of that at a size one line larger or smaller to that at this size;
-            infinite where lines were repeated.
+        beside: Least ratio of that at scales beside (`Scale.beside`) to that at this one; infinite
+            where lines were repeated.
         peakedness: The residual's kurtosis, the greater of both axes; 0 where lines were repeated.
     """
 
-    height: int
-    width: int
-    factor: float
+    rows: Scale
+    columns: Scale
     kernel: str
     residual: tuple[float, float]
     beside: float
     peakedness: float
+
+    @property
+    def height(self) -> int:
+        """Before, in pixels."""
+        return self.rows.lines
+
+    @property
+    def width(self) -> int:
+        """Before, in pixels."""
+        return self.columns.lines
+
+    @property
+    def factor(self) -> float:
+        """Height now over height before."""
+        return self.rows.factor
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the enlargement is seen."""
+        return self.rows.cut is None and self.columns.cut is None
 
     @property
     def decisive(self) -> bool:
@@ -145,8 +226,10 @@ class Enlargement:
     @property
     def reason(self) -> str:
         """A sentence on what a decisive residual shows."""
+        crop = "" if self.is_whole else "Is a crop of what "
+        was = "was" if crop else "Was"
         return (
-            f"Was enlarged by {self.factor:.2f} from {self.width}×{self.height} pixels "
+            f"{crop}{was} enlarged by {self.factor:.2f} from {self.width}×{self.height} pixels "
             f"({self.kernel}); signs and verdict are of the picture before."
         )
 
@@ -160,12 +243,14 @@ class Enlargement:
             `uint8`, `(height, width)` or `(height, width, 3)`.
         """
         if self.kernel == REPEATED:
-            rows = _places(self.height, image.shape[0]).astype(np.intp)
-            columns = _places(self.width, image.shape[1]).astype(np.intp)
+            rows, columns = (
+                _copies(scale, side)
+                for scale, side in zip((self.rows, self.columns), image.shape, strict=False)
+            )
             return np.ascontiguousarray(image[rows][:, columns])
-        flat = _shrunk(image.reshape(len(image), -1), self.height, self.kernel)
+        flat = _shrunk(image.reshape(len(image), -1), self.rows, self.kernel)
         turned = flat.reshape(self.height, image.shape[1], -1).transpose(1, 0, 2)
-        flat = _shrunk(turned.reshape(len(turned), -1), self.width, self.kernel)
+        flat = _shrunk(turned.reshape(len(turned), -1), self.columns, self.kernel)
         small = flat.reshape(self.width, self.height, -1).transpose(1, 0, 2)
         return np.ascontiguousarray(small.reshape(self.height, self.width, *image.shape[2:]))
 
@@ -174,7 +259,7 @@ def enlargement(image: Image) -> Enlargement | None:
     """The likeliest enlargement; None where no size comes near, or the picture is too small.
 
     Args:
-        image: The whole picture, `uint8` `(H, W)` or `(H, W, 3)`.
+        image: The picture, `uint8` `(H, W)` or `(H, W, 3)`.
     """
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE:
@@ -184,14 +269,17 @@ def enlargement(image: Image) -> Enlargement | None:
         return repeated
     planes = _both_ways(image)
     rows, columns = (_Axis.of(plane) for plane in planes)
+    spectrum = _Spectrum.of(*planes)
     found = [
-        _fitted(rows, columns, sizes)
-        for sizes in _likely_sizes(*planes)
+        _fitted(rows, columns, *(map(Scale.whole, (height, width), sizes)))
+        for sizes in _likely_sizes(height, width, spectrum)
         if all(
             LEAST_FACTOR <= large / small <= MOST_FACTOR
             for large, small in zip((height, width), sizes, strict=True)
         )
     ]
+    if not any(one and one.decisive for one in found):
+        found += [_crop_fitted(rows, columns, factor) for factor in _likely_factors(spectrum)]
     # An enlargement by three is nearly one by 1.5 too: the smallest picture explains most.
     best = min(
         (one for one in found if one), key=lambda one: (not one.decisive, one.height), default=None
@@ -242,36 +330,45 @@ def _both_ways(image: Image) -> tuple[Image, Image]:
 
 def _repetition(image: Image) -> Enlargement | None:
     """An enlargement by lines that are repeated, evenly."""
-    sizes = []
-    for plane in _both_ways(image):
-        large = len(plane)
-        small = _lines_repeated(_new_lines(plane))
-        if small is None or not LEAST_FACTOR <= large / small <= MOST_FACTOR:
-            return None
-        sizes.append(small)
-    height, width = sizes
-    return Enlargement(height, width, len(image) / height, REPEATED, (0.0, 0.0), math.inf, 0.0)
+    rows, columns = (_lines_repeated(_new_lines(plane)) for plane in _both_ways(image))
+    if rows is None or columns is None:
+        return None
+    return Enlargement(rows, columns, REPEATED, (0.0, 0.0), math.inf, 0.0)
 
 
-def _lines_repeated(new: npt.NDArray[np.bool_]) -> int | None:
-    """How many lines were repeated, from which ones are new `(H,)`; None where none were, evenly.
-
-    A few more than there are new ones, because neighbours may have been equal before.
-    """
+def _lines_repeated(new: npt.NDArray[np.bool_]) -> Scale | None:
+    """How lines were repeated, from which ones are new `(H,)`; None where none were, evenly."""
     large, count = len(new), int(new.sum())
-    for small in range(count, count + count // 50 + 2):
-        places = _places(large, small)
+    if not LEAST_FACTOR <= large / max(count, 1) <= MOST_FACTOR:
+        return None
+    # A few more than there are new ones, because neighbours may have been equal before.
+    scales = [Scale.whole(large, small) for small in range(count, count + count // 50 + 2)]
+    scales += [
+        Scale.crop(large, factor, cut)
+        for factor in SCREEN_FACTORS
+        if abs(large / factor - count) <= count // 50 + 2
+        for cut in range(factor.numerator)
+    ]
+    best, fewest = None, large
+    for scale in scales:
+        places = scale.places(0, large)
         steps = np.diff(np.floor(places), prepend=-1) > 0
-        halves = np.abs(places - np.rint(places)) < 1e-6  # where libraries differ
-        steps[1:] |= halves[:-1]
-        if (new & ~steps).sum() <= small // 100:
-            return small
-    return None
+        maybe = steps.copy()
+        halves = np.abs(places - np.rint(places)) < _EXACT  # where libraries differ
+        maybe[1:] |= halves[:-1]
+        surplus, missing = int((new & ~maybe).sum()), int((steps & ~halves & ~new).sum())
+        if surplus <= scale.lines // 100 and surplus + missing < fewest:
+            best, fewest = scale, surplus + missing
+    return best
 
 
-def _places(large: int, small: int) -> Reals:
-    """Where the middles of `large` lines lie among `small` ones, `(large,)`: pixels are squares."""
-    return (np.arange(large) + 0.5) * small / large
+def _copies(scale: Scale, seen: int) -> npt.NDArray[np.intp]:
+    """A line that is a copy of each line from before."""
+    places = scale.places(0, seen)
+    lines = np.arange(scale.lines) + 0.5
+    if scale.cut is not None:
+        lines += math.ceil(scale.cut / scale.factor - 0.5 - _EXACT)
+    return np.abs(places[:, np.newaxis] - lines).argmin(axis=0)
 
 
 def _new_lines(plane: Image) -> npt.NDArray[np.bool_]:
@@ -306,35 +403,77 @@ class _Axis:
         return cls(height, first, seen[:, chosen[detail[chosen] > 0]].astype(np.float64))
 
 
-def _likely_sizes(plane: Image, turned: Image) -> list[tuple[int, int]]:
+@dataclass(frozen=True)
+class _Spectrum:
+    """How clearly the second differences have each period, down the columns and along the rows.
+
+    Attributes:
+        count: Frequency k is k / `count` cycles a line.
+        rows: About 1 where there is no period, `(count // 2 + 1,)`.
+        columns: The same along the rows.
+        apart: Frequencies nearer than this are one.
+    """
+
+    count: int
+    rows: Reals
+    columns: Reals
+    apart: int
+
+    @classmethod
+    def of(cls, plane: Image, turned: Image) -> _Spectrum:
+        """That of a plane, also given turned."""
+        count = 1 << (2 * max(plane.shape) - 1).bit_length()
+        rows, columns = (_periods(one, count) for one in (plane, turned))
+        return cls(count, rows, columns, count // min(plane.shape) + 1)
+
+    @property
+    def both(self) -> Reals:
+        """Of both axes, without the low frequencies."""
+        found = np.sqrt(self.rows * self.columns)
+        found[: int((1 - 1 / LEAST_FACTOR) * self.count) - self.apart] = 0
+        return found
+
+
+def _likely_sizes(height: int, width: int, spectrum: _Spectrum) -> list[tuple[int, int]]:
     """Sizes (height, width) that periods speak for, and whole fractions.
 
     Those of two have no period; those of others a short one, which a codec's grid may hide.
     """
-    height, width = plane.shape
     sizes = {
         (height // whole, width // whole)
         for whole in _WHOLE_FACTORS
         if height % whole == width % whole == 0
     }
-    count = 1 << (2 * max(height, width) - 1).bit_length()
-    rows, columns = _spectrum(plane, count), _spectrum(turned, count)
-    both = np.sqrt(rows * columns)
-    apart = count // min(height, width) + 1
-    both[: int((1 - 1 / LEAST_FACTOR) * count) - apart] = 0
+    count, apart, both = spectrum.count, spectrum.apart, spectrum.both
     for _ in range(_PEAKS):
         peak = int(both.argmax())
         if both[peak] < _PEAK:
             break
         both[max(0, peak - 2 * apart) : peak + 2 * apart + 1] = 0
         near = slice(max(0, peak - apart), peak + apart + 1)
-        shares = [(near.start + int(one[near].argmax())) / count for one in (rows, columns)]
+        shares = [
+            (near.start + int(one[near].argmax())) / count
+            for one in (spectrum.rows, spectrum.columns)
+        ]
         lines = round(shares[0] * height), round(shares[1] * width)
         sizes |= {(height - lines[0], width - lines[1]), lines}
     return sorted(sizes)
 
 
-def _spectrum(plane: Image, count: int) -> Reals:
+def _likely_factors(spectrum: _Spectrum) -> list[Fraction]:
+    """Those of `SCREEN_FACTORS` that have their period, or a whole one, which needs none."""
+    both = spectrum.both
+    found = []
+    for factor in SCREEN_FACTORS:
+        share = float(1 / factor)
+        at = round(min(share, 1 - share) * spectrum.count)
+        near = both[max(0, at - spectrum.apart) : at + spectrum.apart + 1]
+        if factor.denominator == 1 or near.max() >= _PEAK:
+            found.append(factor)
+    return found
+
+
+def _periods(plane: Image, count: int) -> Reals:
     """How clearly the second differences down the columns have each period.
 
     Returns:
@@ -351,42 +490,54 @@ def _spectrum(plane: Image, count: int) -> Reals:
     return np.asarray(np.abs(np.fft.rfft(surplus * window, count)) / math.sqrt(power))
 
 
-def _fitted(rows: _Axis, columns: _Axis, size: tuple[int, int]) -> Enlargement | None:
-    """The kernel that explains the picture best as an enlargement from one size."""
-    height, width = size
-    # Any kernel, even a wrong one, explains the size better than that of a line more.
-    first, beside = (_residual(rows, height + more, _FIRST_TRIED)[0] for more in (0, 1))
-    if first > _STANDS_OUT * beside:
+def _crop_fitted(rows: _Axis, columns: _Axis, factor: Fraction) -> Enlargement | None:
+    """The crop of an enlargement by a factor that explains the picture best."""
+    scales = []
+    for axis in (rows, columns):
+        cuts = [Scale.crop(axis.height, factor, cut) for cut in range(factor.numerator)]
+        residuals = [_residual(axis, scale, _FIRST_TRIED)[0] for scale in cuts]
+        best, second = sorted(residuals)[:2]
+        if best > _STANDS_OUT * second:
+            return None
+        scales.append(cuts[residuals.index(best)])
+    return _fitted(rows, columns, *scales)
+
+
+def _fitted(rows: _Axis, columns: _Axis, down: Scale, across: Scale) -> Enlargement | None:
+    """The kernel that explains the picture best as an enlargement with given scales."""
+    # Any kernel, even a wrong one, explains the right scale better than one beside.
+    first, other = (_residual(rows, one, _FIRST_TRIED)[0] for one in (down, down.beside()[0]))
+    if first > _STANDS_OUT * other:
         return None
     fits = {}
     for name in KERNELS:
-        down = _residual(rows, height, name)
-        if down[0] <= TWICE_ROUNDED:
-            fits[name] = (down, _residual(columns, width, name))
+        fit = _residual(rows, down, name)
+        if fit[0] <= TWICE_ROUNDED:
+            fits[name] = (fit, _residual(columns, across, name))
     if not fits:
         return None
-    sums = {name: down[0] + across[0] for name, (down, across) in fits.items()}
+    sums = {name: fit[0] + turned[0] for name, (fit, turned) in fits.items()}
     alike = [name for name, one in sums.items() if one <= _ALIKE * min(sums.values())]
     # Bilinear and bicubic enlargements by two are alike, but only one of them is of integers.
-    name = min(alike, key=lambda name: _fraction(rows, height, name)) if alike[1:] else alike[0]
-    down, across = fits[name]
+    name = min(alike, key=lambda name: _fraction(rows, down, name)) if alike[1:] else alike[0]
+    fit, turned = fits[name]
     lead = min(
-        _residual(lines, small + more, name)[0] / max(found, 1e-3)
-        for lines, small, found in ((rows, height, down[0]), (columns, width, across[0]))
-        for more in (-1, 1)
+        _residual(axis, beside, name)[0] / max(found, 1e-3)
+        for axis, scale, found in ((rows, down, fit[0]), (columns, across, turned[0]))
+        for beside in scale.beside()
     )
-    residual, peakedness = (down[0], across[0]), max(down[1], across[1])
-    return Enlargement(height, width, rows.height / height, name, residual, lead, peakedness)
+    residual, peakedness = (fit[0], turned[0]), max(fit[1], turned[1])
+    return Enlargement(down, across, name, residual, lead, peakedness)
 
 
-def _residual(axis: _Axis, lines: int, kernel: str) -> tuple[float, float]:
-    """What no enlargement from `lines` rows explains.
+def _residual(axis: _Axis, scale: Scale, kernel: str) -> tuple[float, float]:
+    """What no enlargement with that scale explains.
 
     Returns:
         Its root mean square by degree of freedom, and its kurtosis; infinite where there are too
         few rows, or too few columns without clipped samples: sums may have been cut there.
     """
-    matrix = _system(axis, lines, kernel)
+    matrix = _system(axis, scale, kernel)
     freedom = matrix.shape[0] - matrix.shape[1]
     if freedom < 1 or axis.seen.shape[1] < _LEAST_COLUMNS:
         return math.inf, math.inf
@@ -401,55 +552,40 @@ def _residual(axis: _Axis, lines: int, kernel: str) -> tuple[float, float]:
     return math.sqrt(float(squares.sum()) / (freedom * squares.shape[1])), kurtosis
 
 
-def _fraction(axis: _Axis, lines: int, kernel: str) -> float:
+def _fraction(axis: _Axis, scale: Scale, kernel: str) -> float:
     """Mean distance from integers of the samples whose enlargement comes nearest."""
-    matrix = _system(axis, lines, kernel)
+    matrix = _system(axis, scale, kernel)
     samples = np.linalg.lstsq(matrix, axis.seen, rcond=None)[0][_MARGIN:-_MARGIN]
     return float(np.abs(samples - np.rint(samples)).mean())
 
 
-def _system(axis: _Axis, lines: int, kernel: str) -> Reals:
+def _system(axis: _Axis, scale: Scale, kernel: str) -> Reals:
     """What the axis's rows are made of, `(R, lines there)`."""
-    last = axis.first + len(axis.seen)
-    columns, weights = _weights(lines, axis.height, kernel, axis.first, last)
-    start = int(columns.min())
-    matrix = np.zeros((len(axis.seen), int(columns.max()) + 1 - start))
-    np.put_along_axis(matrix, columns - start, weights, axis=1)
+    lines, weights = scale.weights(kernel, axis.first, axis.first + len(axis.seen))
+    start = int(lines.min())
+    matrix = np.zeros((len(axis.seen), int(lines.max()) + 1 - start))
+    np.put_along_axis(matrix, lines - start, weights, axis=1)
     return matrix[:, np.abs(matrix).max(axis=0) > 0]
 
 
-def _weights(
-    lines: int, height: int, kernel: str, first: int, last: int
-) -> tuple[npt.NDArray[np.intp], Reals]:
-    """Lines that rows `first` to `last` are made of, and their weights, `(R, 2·reach)`.
-
-    At the borders weights of lines that there are sum to 1.
-    """
-    one = KERNELS[kernel]
-    places = _places(height, lines)[first:last] - 0.5
-    columns = np.floor(places).astype(np.intp)[:, np.newaxis] + np.arange(
-        1 - one.reach, 1 + one.reach
-    )
-    weights = one.weight(places[:, np.newaxis] - columns)
-    weights[(columns < 0) | (columns >= lines)] = 0
-    weights /= weights.sum(axis=1, keepdims=True)
-    return columns, weights
-
-
-def _shrunk(samples: npt.NDArray[np.uint8], lines: int, kernel: str) -> npt.NDArray[np.uint8]:
-    """The `lines` rows whose enlargement comes nearest to `(H, N)`, rounded."""
+def _shrunk(samples: npt.NDArray[np.uint8], scale: Scale, kernel: str) -> npt.NDArray[np.uint8]:
+    """The lines from before whose enlargement comes nearest to `(H, N)`, rounded."""
     from scipy.sparse import csr_array, eye_array
     from scipy.sparse.linalg import splu
 
     height = len(samples)
-    columns, weights = _weights(lines, height, kernel, 0, height)
-    inside = (columns >= 0) & (columns < lines)
-    rows = np.broadcast_to(np.arange(height)[:, np.newaxis], columns.shape)
-    matrix = csr_array((weights[inside], (rows[inside], columns[inside])), shape=(height, lines))
-    solver = splu((matrix.T @ matrix + _RIDGE * eye_array(lines)).tocsc())
-    found = np.empty((lines, samples.shape[1]), np.uint8)
-    for start in range(0, samples.shape[1], _COLUMNS_AT_ONCE):
-        some = slice(start, start + _COLUMNS_AT_ONCE)
+    lines, weights = scale.weights(kernel, 0, height)
+    rows = np.broadcast_to(np.arange(height)[:, np.newaxis], lines.shape)
+    inside = weights != 0
+    start = min(int(lines[inside].min()), 0)
+    count = max(int(lines[inside].max()) + 1, scale.lines) - start
+    matrix = csr_array(
+        (weights[inside], (rows[inside], lines[inside] - start)), shape=(height, count)
+    )
+    solver = splu((matrix.T @ matrix + _RIDGE * eye_array(count)).tocsc())
+    found = np.empty((scale.lines, samples.shape[1]), np.uint8)
+    for first in range(0, samples.shape[1], _COLUMNS_AT_ONCE):
+        some = slice(first, first + _COLUMNS_AT_ONCE)
         solved = solver.solve(matrix.T @ samples[:, some].astype(np.float64))
-        found[:, some] = np.clip(np.rint(solved), 0, 255)
+        found[:, some] = np.clip(np.rint(solved[-start : scale.lines - start]), 0, 255)
     return found

@@ -159,6 +159,7 @@ def _enlargement(found: Enlargement | None) -> Finding:
         "height": found.height,
         "factor": round(found.factor, 4),
         "kernel": found.kernel,
+        "cropped": not found.is_whole,
         "residual": [round(one, 3) for one in found.residual],
         "beside": round(found.beside, 2) if math.isfinite(found.beside) else None,
         "peakedness": round(found.peakedness, 2),
