@@ -291,7 +291,7 @@ def before_enlargement(image: Image, least_side: int) -> tuple[Image, Enlargemen
     """The picture at the size at which a codec may have seen it.
 
     Args:
-        image: The whole picture.
+        image: The picture.
         least_side: A smaller picture from before is not made.
 
     Returns:
