@@ -282,8 +282,8 @@ def _wavelet_comb(lumas: Sequence[Plane]) -> _Sign:
     note = (
         "How evenly the sizes of the first level's coefficients are spaced by one step (in gray "
         "levels), in standard errors above the other three positions; the same at the second best; "
-        "and what the other positions have at that step. Without JPEG 2000 under 5, or under three "
-        "tenths of what all have."
+        "and what the other positions have at that step. Without JPEG 2000 under 5, or under half "
+        "of what its own position has."
     )
     background = round(comb.background, 1)
     return _comb_sign("wavelet_comb", comb, "jpeg2000", note, background=background)

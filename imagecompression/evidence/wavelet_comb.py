@@ -27,10 +27,10 @@ MIN_SIDE = 64
 MOST_STEP = 7.0
 """Of a decisive comb, in gray levels: what is found at the end of the search has no place."""
 
-LEAST_SHARE = 0.3
+LEAST_SHARE = 0.5
 """Of a decisive comb in what its position has at that step, which a smooth histogram has too: where
-a sensor's colours were interpolated, the four positions differ by a tenth of that without a comb,
-and in compressed pictures by a fifth."""
+a sensor's colours were interpolated, the four positions differ by up to a third of that without a
+comb."""
 
 _LOW, _HIGH = 0.8, 8.0  # steps looked for, in gray levels; coarse files have zeros instead
 _LARGEST = 128  # coefficient looked at, in gray levels
