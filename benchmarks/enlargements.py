@@ -78,31 +78,28 @@ def through(codec: Codec | None, image: Image) -> Image:
 
 
 def found_rows(image: Image) -> Iterator[dict]:
-    """What is found of one picture's enlargements."""
+    """What is found of one picture's enlargements, whole and cropped."""
+    shown = [(factor, (0, 0)) for factor in FACTORS] + [(one, CROP) for one in CROPPED_FACTORS]
     for before, codec in BEFORE.items():
         decoded = through(codec, image)
-        for factor in FACTORS:
-            for interpolation in (*PILLOW, *OPENCV):
-                small, seen = before_enlargement(scaled(decoded, factor, interpolation), LEAST_SIDE)
-                right = seen is not None and small.shape == decoded.shape
-                error = np.abs(small.astype(int) - decoded).mean() if right else np.nan
-                yield {
-                    "picture": before, "enlarged": factor, "seen": "whole", "by": interpolation,
-                    "found": right, "elsewhere": seen is not None and not right, "error": error,
-                }  # fmt: skip
-        for factor in CROPPED_FACTORS:
+        for factor, (top, left) in shown:
             for interpolation in (*PILLOW, *OPENCV):
                 large = scaled(decoded, factor, interpolation)
-                part = large[CROP[0] : -CROP[0] - 1, CROP[1] : -CROP[1] - 1]
-                small, seen = before_enlargement(np.ascontiguousarray(part), LEAST_SIDE)
-                top, left = (math.ceil(cut / factor - 0.5) for cut in CROP)
-                there = decoded[top : top + small.shape[0], left : left + small.shape[1]]
+                if top:
+                    large = np.ascontiguousarray(large[top : -top - 1, left : -left - 1])
+                small, seen = before_enlargement(large, LEAST_SIDE)
+                rows, columns = (
+                    slice(first := math.ceil(cut / factor - 0.5), first + side)
+                    for cut, side in zip((top, left), small.shape[:2], strict=True)
+                )
+                there = decoded[rows, columns]
                 right = seen is not None and math.isclose(seen.factor, factor, rel_tol=2e-3)
-                right &= small.shape == there.shape
+                right &= small.shape == (there if top else decoded).shape
                 error = np.abs(small.astype(int) - there).mean() if right else np.nan
                 yield {
-                    "picture": before, "enlarged": factor, "seen": "crop", "by": interpolation,
-                    "found": right, "elsewhere": seen is not None and not right, "error": error,
+                    "picture": before, "enlarged": factor, "seen": "crop" if top else "whole",
+                    "by": interpolation, "found": right,
+                    "elsewhere": seen is not None and not right, "error": error,
                 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ other scores can be looked at without asking anew.
         --target-tolerance 0.1 --patch-size 96 --seed 1 --histories varied --random-ratios 2 \\
         --ratio-range 3 100 --random-ssims 1 --ssim-range 0.7 0.99 --settings-per-source 3 \\
         --patches-per-class 24
-    python -m benchmarks.left_out --dataset varied3 --minutes 4 --codecs kmeans,svd,jpeg,jpeg2000
+    python -m benchmarks.left_out --dataset varied3 --minutes 4
 """
 
 from __future__ import annotations

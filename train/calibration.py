@@ -171,8 +171,8 @@ class Calibration:
                 name: (float(low), float(high)) for name, (low, high) in content["bounds"].items()
             }
             found = cls(
-                between=Sharpness(**content["between"]),
-                within=Sharpness(**content["within"]),
+                between=_sharpness(content["between"]),
+                within=_sharpness(content["within"]),
                 most_patches=int(content["most_patches"]),
                 labels=labels,
                 bounds=bounds,
@@ -186,6 +186,10 @@ class Calibration:
                 f"{path}: holds impossible values; calibrate anew (main.py calibrate)"
             )
         return found
+
+
+def _sharpness(content: dict[str, Any]) -> Sharpness:
+    return Sharpness(**{name: float(value) for name, value in content.items()})
 
 
 @dataclass(frozen=True)
@@ -255,7 +259,7 @@ def fit_calibration(
         scores = sharpened(logs, between, within, labels)
         return _loss(scores, of_patch, patch_weights) + prior * float(parameters @ parameters)
 
-    patch = optimize.minimize(patch_loss, x0=[0.0] * 2, method="L-BFGS-B", bounds=[limits] * 2)
+    patch_fit = optimize.minimize(patch_loss, x0=[0.0] * 2, method="L-BFGS-B", bounds=[limits] * 2)
 
     means, sizes, owners = _subset_means(images, np.random.default_rng(seed))
     truth = np.array([images[owner].truth for owner in owners])
@@ -263,7 +267,7 @@ def fit_calibration(
     shares = (weights / np.bincount(owners, minlength=len(images)))[owners]
 
     def pair(parameters: npt.NDArray[np.float64]) -> tuple[Sharpness, Sharpness]:
-        (between, within), image = np.exp(patch.x), parameters.reshape(2, 2)
+        (between, within), image = np.exp(patch_fit.x), parameters.reshape(2, 2)
         return (
             Sharpness(float(between), math.exp(image[0, 0]), float(image[0, 1])),
             Sharpness(float(within), math.exp(image[1, 0]), float(image[1, 1])),
@@ -275,10 +279,10 @@ def fit_calibration(
         penalty = prior * float(log_scales @ log_scales)
         return _loss(sharpened(means, between, within, labels), truth, shares) + penalty
 
-    image = optimize.minimize(
+    image_fit = optimize.minimize(
         image_loss, x0=[0.0, 0.5] * 2, method="L-BFGS-B", bounds=[limits, (0.0, 1.0)] * 2
     )
-    between, within = pair(image.x)
+    between, within = pair(image_fit.x)
     by_class = {
         label: len({image.source for image in images if image.truth == number})
         for number, label in enumerate(labels)

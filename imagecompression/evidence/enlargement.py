@@ -143,6 +143,11 @@ class Scale:
         first, last = (math.ceil((cut + line) / factor - Fraction(1, 2)) for line in (0, seen))
         return cls(float(factor), cut, last - first)
 
+    @property
+    def first(self) -> int:
+        """Number of the first line from before whose middle is seen."""
+        return math.ceil((self.cut or 0) / self.factor - 0.5 - _EXACT)
+
     def places(self, first: int, last: int) -> Reals:
         """Where the middles of the lines from `first` to `last` lie among those before."""
         return np.asarray((np.arange(first, last) + (self.cut or 0) + 0.5) / self.factor)
@@ -162,7 +167,7 @@ class Scale:
         if self.cut is None:
             weights[(lines < 0) | (lines >= self.lines)] = 0
         weights /= weights.sum(axis=1, keepdims=True)
-        return lines - math.ceil((self.cut or 0) / self.factor - 0.5 - _EXACT), weights
+        return lines - self.first, weights
 
     def beside(self) -> list[Scale]:
         """Scales that explain nearly as much by chance: a line more or less."""
@@ -271,7 +276,7 @@ def enlargement(image: Image) -> Enlargement | None:
     rows, columns = (_Axis.of(plane) for plane in planes)
     spectrum = _Spectrum.of(*planes)
     found = [
-        _fitted(rows, columns, *(map(Scale.whole, (height, width), sizes)))
+        _whole_fitted(rows, columns, sizes)
         for sizes in _likely_sizes(height, width, spectrum)
         if all(
             LEAST_FACTOR <= large / small <= MOST_FACTOR
@@ -363,12 +368,9 @@ def _lines_repeated(new: npt.NDArray[np.bool_]) -> Scale | None:
 
 
 def _copies(scale: Scale, seen: int) -> npt.NDArray[np.intp]:
-    """A line that is a copy of each line from before."""
-    places = scale.places(0, seen)
-    lines = np.arange(scale.lines) + 0.5
-    if scale.cut is not None:
-        lines += math.ceil(scale.cut / scale.factor - 0.5 - _EXACT)
-    return np.abs(places[:, np.newaxis] - lines).argmin(axis=0)
+    """A line that is a copy of each line from before: the one nearest to its middle."""
+    middles = (np.arange(scale.lines) + scale.first + 0.5) * scale.factor - (scale.cut or 0)
+    return np.clip(np.ceil(middles - 1 - _EXACT).astype(np.intp), 0, seen - 1)
 
 
 def _new_lines(plane: Image) -> npt.NDArray[np.bool_]:
@@ -490,6 +492,14 @@ def _periods(plane: Image, count: int) -> Reals:
     return np.asarray(np.abs(np.fft.rfft(surplus * window, count)) / math.sqrt(power))
 
 
+def _whole_fitted(rows: _Axis, columns: _Axis, size: tuple[int, int]) -> Enlargement | None:
+    """The enlargement from one size that explains the picture best."""
+    down, across = map(Scale.whole, (rows.height, columns.height), size)
+    # Any kernel, even a wrong one, explains the size better than that of a line more.
+    first, beside = (_residual(rows, one, _FIRST_TRIED)[0] for one in (down, down.beside()[0]))
+    return None if first > _STANDS_OUT * beside else _fitted(rows, columns, down, across)
+
+
 def _crop_fitted(rows: _Axis, columns: _Axis, factor: Fraction) -> Enlargement | None:
     """The crop of an enlargement by a factor that explains the picture best."""
     scales = []
@@ -505,10 +515,6 @@ def _crop_fitted(rows: _Axis, columns: _Axis, factor: Fraction) -> Enlargement |
 
 def _fitted(rows: _Axis, columns: _Axis, down: Scale, across: Scale) -> Enlargement | None:
     """The kernel that explains the picture best as an enlargement with given scales."""
-    # Any kernel, even a wrong one, explains the right scale better than one beside.
-    first, other = (_residual(rows, one, _FIRST_TRIED)[0] for one in (down, down.beside()[0]))
-    if first > _STANDS_OUT * other:
-        return None
     fits = {}
     for name in KERNELS:
         fit = _residual(rows, down, name)
