@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ from imagecompression.evidence.low_rank import block_rank, picture_rank
 from imagecompression.evidence.own_comb import own_comb
 from imagecompression.evidence.pixel_evidence import pixel_evidence
 from imagecompression.evidence.wavelet_comb import wavelet_comb
-from imagecompression.evidence.wavelet_zeros import _halves, wavelet_zeros
+from imagecompression.evidence.wavelet_zeros import WAVELETS, _halves, decisive, wavelet_zeros
 from imagecompression.quantisation_tables import photoshop_quality, quantisation_tables
 
 
@@ -173,6 +174,17 @@ FILTERS = {
         [1.115087052457, -0.591271763114, -0.057543526229, 0.091271763114],
     ),
 }
+
+
+@pytest.mark.parametrize("codec", [Jpeg2000(ratio=3), Jpeg2000(ratio=5, reversible=True)])
+def test_zeros_of_a_mild_jpeg2000_lead_at_two_levels(codec: Jpeg2000) -> None:
+    luma = luma_of(codec.decode(codec.encode(PICTURE))[3:, 6:])
+    found = [wavelet_zeros([luma], wavelet) for wavelet in WAVELETS]
+    best = max(found, key=lambda levels: levels[1].lead)
+    assert 0.02 <= best[0].lead < 0.1
+    assert decisive(found)
+    # Without the second level the first could as well be that of colours between a sensor's.
+    assert not decisive([(levels[0], replace(levels[1], lead=0.0), levels[2]) for levels in found])
 
 
 @pytest.mark.parametrize("wavelet", FILTERS)

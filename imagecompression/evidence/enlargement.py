@@ -323,8 +323,9 @@ def _has_own_grid(image: Image) -> bool:
     lumas = [luma_of(window) for window in windows_of(image, _SOME_PIXELS, multiple=16)]
     if min(min(luma.shape) for luma in lumas) < wavelet_zeros.MIN_SIDE:
         return False
-    zeros = (wavelet_zeros.wavelet_zeros(lumas, wavelet) for wavelet in wavelet_zeros.WAVELETS)
-    return wavelet_zeros.decisive([level.contrast for level in levels] for levels in zeros)
+    return wavelet_zeros.decisive(
+        wavelet_zeros.wavelet_zeros(lumas, wavelet) for wavelet in wavelet_zeros.WAVELETS
+    )
 
 
 def _both_ways(image: Image) -> tuple[Image, Image]:

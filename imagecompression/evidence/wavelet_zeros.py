@@ -24,11 +24,17 @@ MIN_SIDE = 96
 ZERO = 0.7
 """Coefficients below this, in gray levels, count as zero: rounding to 8 bits moves them by 0.35."""
 
-FIRST_CONTRAST = 0.05
-"""Least contrast of zeros at the first level for JPEG 2000."""
+FIRST_LEAD = 0.1
+"""Least lead of zeros at the first level for JPEG 2000.
+
+Colours that were interpolated from a sensor's grid lead by up to 0.05 there, though not at the second.
+"""
+
+TWO_LEADS = 0.02
+"""The same at each of the first two levels, which is enough too."""
 
 COARSE_CONTRAST = 0.08
-"""The same at all other levels, which is enough too."""
+"""Least contrast of zeros at all levels but the first, which is enough too."""
 
 Wavelet = Literal["9/7", "5/3"]
 WAVELETS: tuple[Wavelet, ...] = ("9/7", "5/3")
@@ -56,11 +62,13 @@ class LevelZeros:
         position: Row and column, 0 or 1 each, where the transform begins at which most are zero.
         share: Share of zeros there, 0 … 1, mean of the three high bands.
         contrast: How much that is above the mean of the other three positions.
+        lead: How much it is above the next best.
     """
 
     position: tuple[int, int]
     share: float
     contrast: float
+    lead: float
 
 
 def wavelet_zeros(lumas: Sequence[Plane], wavelet: Wavelet) -> tuple[LevelZeros, ...]:
@@ -78,15 +86,22 @@ def wavelet_zeros(lumas: Sequence[Plane], wavelet: Wavelet) -> tuple[LevelZeros,
             bands[position], shares[position] = _transformed(lows, position, wavelet)
         best = max(_POSITIONS, key=lambda position: shares[position])
         others = [share for position, share in shares.items() if position != best]
-        found.append(LevelZeros(best, shares[best], shares[best] - float(np.mean(others))))
+        contrast = shares[best] - float(np.mean(others))
+        found.append(LevelZeros(best, shares[best], contrast, shares[best] - max(others)))
         lows = bands[best]
     return tuple(found)
 
 
-def decisive(contrasts: Iterable[Sequence[float]]) -> bool:
-    """Whether the contrasts of the levels, finest first, of some wavelets show JPEG 2000."""
-    first, *others = np.max(list(contrasts), axis=0)
-    return bool(first >= FIRST_CONTRAST or min(others) >= COARSE_CONTRAST)
+def decisive(found: Iterable[Sequence[LevelZeros]]) -> bool:
+    """Whether the levels of some wavelets, finest first, show JPEG 2000."""
+    wavelets = list(found)
+    leads = np.max([[level.lead for level in levels] for levels in wavelets], axis=0)
+    contrasts = np.max([[level.contrast for level in levels] for levels in wavelets], axis=0)
+    return bool(
+        leads[0] >= FIRST_LEAD
+        or min(leads[:2]) >= TWO_LEADS
+        or min(contrasts[1:]) >= COARSE_CONTRAST
+    )
 
 
 def _transformed(
