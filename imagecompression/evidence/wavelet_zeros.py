@@ -27,7 +27,7 @@ ZERO = 0.7
 FIRST_LEAD = 0.1
 """Least lead of zeros at the first level for JPEG 2000.
 
-Colours that were interpolated from a sensor's grid lead by up to 0.05 there, though not at the second.
+Colours interpolated from a sensor's grid lead by up to 0.05 there, though not at the second.
 """
 
 TWO_LEADS = 0.02
