@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from conftest import photograph_like
 
-from imagecompression import Avif, Codec, Image, Jpeg2000, JpegXr, KMeans, Svd
+from imagecompression import Avif, Codec, Image, Jpeg2000, JpegXr, KMeans, Lossless, Svd
 from imagecompression.evidence.common_comb import SOME_CODEC
+from imagecompression.evidence.pixel_evidence import pixel_evidence
 from train.classification import classify
-from train.decisive_signs import RULED_OUT, DecisiveSign, decisive_sign
+from train.decisive_signs import RULED_OUT, DecisiveSign, decisive_sign, sign_in
 from train.verdict import as_json, verdict_from_patches
 
 LABELS = ["uncompressed", "jpeg", "jpegxr", "bpg"]
@@ -58,6 +59,21 @@ def test_signs_of_files_and_of_none() -> None:
     sign = decisive_sign(through(Avif(quality=90)))
     assert sign.opinion == SOME_CODEC
     assert "row 5, column 2" in sign.reason
+
+
+@pytest.mark.parametrize(
+    "codec", [Lossless(), JpegXr(quality=90), Jpeg2000(ratio=5), KMeans(), Avif(quality=90)]
+)
+def test_evidence_taken_once_gives_the_same_sign(codec: Codec) -> None:
+    picture = through(codec)
+    evidence = pixel_evidence(picture)
+    assert sign_in(evidence) == decisive_sign(picture)
+    assert (
+        tuple(one for sign in evidence.signs.values() for one in sign.findings)
+        == (
+            evidence.findings[1:]  # after the enlargement's
+        )
+    )
 
 
 @pytest.mark.parametrize("colors", [16, 256])

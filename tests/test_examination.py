@@ -51,7 +51,9 @@ def witnesses(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(
         examination,
         "_pixel_evidence",
-        lambda image: PixelEvidence(opinion=said["opinion"], findings=tuple(said["pixels"])),
+        lambda image, enlarged: PixelEvidence(
+            opinion=said["opinion"], findings=tuple(said["pixels"])
+        ),
     )
     return said
 
@@ -93,7 +95,7 @@ def test_a_file_that_changes_meanwhile_is_told(
     path = saved(tmp_path, "photo.png")
     original = hashlib.sha256(path.read_bytes()).hexdigest()
 
-    def changed(image: np.ndarray) -> PixelEvidence:
+    def changed(image: np.ndarray, enlarged: object) -> PixelEvidence:
         path.write_bytes(b"other")
         return PixelEvidence(opinion=None, findings=())
 
@@ -106,7 +108,7 @@ def test_a_file_that_changes_meanwhile_is_told(
     monkeypatch.setattr(
         examination,
         "_pixel_evidence",
-        lambda image: (path.unlink(), PixelEvidence(opinion=None, findings=()))[1],
+        lambda image, enlarged: (path.unlink(), PixelEvidence(opinion=None, findings=()))[1],
     )
     assert examine(path, run).file.sha256_after == ""
 
@@ -205,13 +207,12 @@ def test_evidence_modules_that_refuse_are_told(
 ) -> None:
     monkeypatch.undo()  # the real seams
     import imagecompression.evidence.container as container_module
-    import imagecompression.evidence.pixel_evidence as pixel_module
 
-    def refuse(_: object) -> None:
+    def refuse(*_: object) -> None:
         raise ImageCompressionError("no reading this")
 
     monkeypatch.setattr(container_module, "container_evidence", refuse)
-    monkeypatch.setattr(pixel_module, "pixel_evidence", refuse)
+    monkeypatch.setattr(examination, "evidence_before", refuse)
     found = examine(saved(tmp_path, "a.png"), run)
     assert found.pixels is not None
     for findings in (found.container.findings, found.pixels.findings):

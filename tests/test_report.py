@@ -60,7 +60,9 @@ def hostile_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda data: ContainerEvidence(format=EVIL, codec=None, findings=container),
     )
     monkeypatch.setattr(
-        examination, "_pixel_evidence", lambda image: PixelEvidence(opinion=None, findings=())
+        examination,
+        "_pixel_evidence",
+        lambda image, enlarged: PixelEvidence(opinion=None, findings=()),
     )
 
 
@@ -291,7 +293,7 @@ def test_the_pdf_prints_a_part_of_very_many_findings(
     monkeypatch.setattr(
         examination,
         "_pixel_evidence",
-        lambda image: PixelEvidence(opinion=None, findings=many),
+        lambda image, enlarged: PixelEvidence(opinion=None, findings=many),
     )
     write_reports([picture(tmp_path / "a.png")], run, tmp_path / "out")
     written = squeezed(pdf_text((tmp_path / "out" / "a.pdf").read_bytes()))

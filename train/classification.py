@@ -14,7 +14,7 @@ from imagecompression import CODECS
 from imagecompression.errors import ImageCompressionError
 from imagecompression.evidence.enlargement import before_enlargement
 from imagecompression.image_io import read_image
-from train.decisive_signs import decisive_sign
+from train.decisive_signs import DecisiveSign, decisive_sign
 from train.run import Run
 from train.verdict import Verdict, telling_patches, verdict_from_patches
 
@@ -45,17 +45,6 @@ def find_pictures(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[str, st
     return list(found), errors
 
 
-def as_encoded(image: npt.NDArray[np.uint8], run: Run) -> tuple[npt.NDArray[np.uint8], str]:
-    """A picture at the size at which a codec saw it, which the network and all signs rest on.
-
-    Returns:
-        The picture before it was enlarged, where it is seen to have been and is still large enough
-        for `run`, with a sentence on that; else `image` and "".
-    """
-    judged, found = before_enlargement(image, run.patch_size)
-    return judged, "" if found is None else found.reason
-
-
 def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
     """The verdict on a decoded picture, as it was before it was enlarged, if it was.
 
@@ -67,23 +56,27 @@ def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
         VerdictError: The picture is smaller than one patch, or is no `uint8` picture.
         RunError: The run's model cannot be loaded.
     """
-    judged, enlarged = as_encoded(image, run)
-    return dataclasses.replace(judge(judged, run), enlargement=enlarged)
+    judged, found = before_enlargement(image, run.patch_size)
+    verdict = judge(judged, run, lambda: decisive_sign(judged))
+    return verdict if found is None else dataclasses.replace(verdict, enlargement=found.reason)
 
 
-def judge(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
+def judge(
+    image: npt.NDArray[np.uint8], run: Run, measure_sign: Callable[[], DecisiveSign]
+) -> Verdict:
     """The verdict on a picture as it is: the network's answer, calibration, the unknown, signs.
 
     Args:
-        image: As `as_encoded` gives it.
+        image: As `before_enlargement` gives it.
         run: The run whose model is asked.
+        measure_sign: Called once, beside the network.
 
     Raises:
         VerdictError, RunError: See `classify`.
     """
     pixels, left_out = telling_patches(image, run.patch_size)
     with ThreadPoolExecutor(1) as beside:
-        sign = beside.submit(decisive_sign, image)
+        sign = beside.submit(measure_sign)
         if run.rejection is None or len(pixels) == 0:
             probabilities, unknown = run.predict(pixels), ""
         else:

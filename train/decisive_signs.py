@@ -7,25 +7,27 @@ it contradicts is taken back. All are a person's to check, and none was learned 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from imagecompression import Image
-from imagecompression.evidence import (
-    common_comb,
-    factor_comb,
-    lapped_comb,
-    low_rank,
-    own_comb,
-    wavelet_comb,
-)
-from imagecompression.evidence.colour_count import colour_count
-from imagecompression.evidence.common_comb import SOME_CODEC
-from imagecompression.evidence.jpeg_history import luma_of, windows_of
+from imagecompression.evidence.pixel_evidence import PixelEvidence, Sign, measure
 from imagecompression.thread_limit import one_thread
+
+HEEDED = (
+    "colours",
+    "lapped_comb",
+    "wavelet_comb",
+    "factor_comb",
+    "picture_rank",
+    "own_comb",
+    "common_comb",
+)
+"""The signs that a verdict heeds, see `imagecompression.evidence.pixel_evidence.SIGNS`; of several
+decisive ones the first counts."""
 
 RULED_OUT = 1e-6
 """What a class's probability is multiplied by. Chance alone hardly ever gives the seven standard
@@ -38,8 +40,8 @@ class DecisiveSign:
     """What the signs of a picture say.
 
     Attributes:
-        opinion: "kmeans", "jpegxr", "jpeg2000", "svd", `SOME_CODEC` for one that is not told, or
-            None.
+        opinion: "kmeans", "jpegxr", "jpeg2000", "svd", `common_comb.SOME_CODEC` for one that is not
+            told, or None.
         reason: One sentence; empty without a sign.
     """
 
@@ -49,7 +51,7 @@ class DecisiveSign:
     def factors(self, labels: Sequence[str]) -> npt.NDArray[np.float64]:
         """What to multiply the classes' probabilities by, `(C,)`: 1, or `RULED_OUT`.
 
-        >>> DecisiveSign(SOME_CODEC).factors(["uncompressed", "bpg"]).tolist()
+        >>> DecisiveSign("lossy").factors(["uncompressed", "bpg"]).tolist()
         [1e-06, 1.0]
         """
         if self.opinion is None:
@@ -71,44 +73,15 @@ class DecisiveSign:
 def decisive_sign(image: Image) -> DecisiveSign:
     """The sign that a picture `uint8` `(H, W)` or `(H, W, 3)` bears, if any."""
     with one_thread():  # small matrices: more threads would only wait for each other
-        return _sign(image)
+        return _first(measure(image, HEEDED))
 
 
-def _sign(image: Image) -> DecisiveSign:
-    windows = list(windows_of(image, common_comb.PIXELS, multiple=16))
-    colours = colour_count(image, windows)
-    if colours.decisive:
-        return DecisiveSign("kmeans", colours.reason)
-    if min(min(window.shape[:2]) for window in windows) < common_comb.MIN_SIDE:
-        return DecisiveSign()
-    lapped = lapped_comb.lapped_comb(windows)
-    if lapped.decisive:
-        return DecisiveSign("jpegxr", lapped.reason)
-    lumas = [luma_of(window) for window in windows]
-    if min(min(luma.shape) for luma in lumas) >= wavelet_comb.MIN_SIDE:
-        wavelets = wavelet_comb.wavelet_comb(lumas)
-        if wavelets.decisive:
-            return DecisiveSign("jpeg2000", wavelets.reason)
-    svd = _svd(image)
-    if svd:
-        return DecisiveSign("svd", svd)
-    common = common_comb.common_comb(lumas)
-    return DecisiveSign(SOME_CODEC, common.reason) if common.decisive else DecisiveSign()
+def sign_in(evidence: PixelEvidence) -> DecisiveSign:
+    """`decisive_sign` of a picture whose evidence has been taken."""
+    return _first(evidence.signs[name] for name in HEEDED if name in evidence.signs)
 
 
-def _svd(image: Image) -> str:
-    """Why a picture was a truncated SVD; empty without a sign."""
-    height, width = image.shape[:2]
-    if min(height, width) >= factor_comb.MIN_SIDE and height * width <= factor_comb.MAX_PIXELS:
-        factors = factor_comb.factor_comb(image)
-        if factors.decisive:
-            return factors.reason
-    if min(height, width) >= low_rank.LEAST_FULL:  # no other can be decisive
-        rank = low_rank.picture_rank(image)
-        if rank.decisive:
-            return rank.reason
-    if min(height, width) >= own_comb.MIN_SIDE:
-        own = own_comb.own_comb(image)
-        if own.decisive:
-            return own.reason
-    return ""
+def _first(signs: Iterable[Sign]) -> DecisiveSign:
+    """The first that is decisive; those after it are not measured."""
+    found = (DecisiveSign(sign.codec, sign.reason) for sign in signs if sign.codec is not None)
+    return next(found, DecisiveSign())

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.fft import dct
 
 from imagecompression.codec import Image
+from imagecompression.evidence.dct import dct_basis
 from imagecompression.evidence.jpeg_history import Plane, luma_of
 
 MIN_SIDE = 16
@@ -61,4 +61,5 @@ def _fine_detail(planes: Sequence[Plane]) -> FineDetail:
 def _upper_half(plane: Plane) -> Plane:
     """The upper half of the DCT of pieces of rows, flattened."""
     pieces = plane[:, : plane.shape[1] // _LENGTH * _LENGTH].reshape(-1, _LENGTH)
-    return np.asarray(dct(pieces, axis=1, norm="ortho")[:, _LENGTH // 2 :]).ravel()
+    upper = dct_basis(_LENGTH)[_LENGTH // 2 :].astype(np.float32)
+    return np.asarray(pieces @ upper.T).ravel()

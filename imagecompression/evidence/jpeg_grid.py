@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import convolve1d
 
 from imagecompression.codec import Image
 from imagecompression.evidence.jpeg_history import (
@@ -245,6 +244,8 @@ def _restored(plane: Plane, axis: int, factor: int) -> Plane:
     The mean of two upsampled neighbours is (1, 6, 1) / 8 of the samples; its inverse falls off by
     r = 2√2 − 3 a sample.
     """
+    from scipy.ndimage import convolve1d  # slow to import
+
     if factor == 1:
         return plane
     count = plane.shape[axis] // 2

@@ -8,8 +8,9 @@ XL leave a sign that one of them was at work, but not which. No classical sign i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,21 @@ _LEAST_BEFORE = 64  # side of a picture from before that is worth looking at
 
 
 @dataclass(frozen=True)
+class Sign:
+    """Findings of one kind.
+
+    Attributes:
+        findings: What was measured.
+        codec: Name of the codec for which they are decisive, or `SOME_CODEC`; None if for none.
+        reason: One sentence on it; empty if for none.
+    """
+
+    findings: tuple[Finding, ...]
+    codec: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class PixelEvidence:
     """Findings from pixels, and what they amount to.
 
@@ -62,11 +78,13 @@ class PixelEvidence:
             ``"kmeans"``) for which a sign is decisive; `SOME_CODEC` where there are only signs that
             some codec left; None where there is no classical sign, or signs contradict.
         reason: One sentence on the opinion; empty where nothing was measured.
+        signs: The findings by sign, see `SIGNS`; empty where nothing was measured.
     """
 
     findings: tuple[Finding, ...]
     opinion: str | None
     reason: str = ""
+    signs: Mapping[str, Sign] = field(default_factory=dict)
 
     def finding(self, name: str) -> Finding | None:
         """The finding of a name, or None."""
@@ -81,15 +99,6 @@ class PixelEvidence:
         }
 
 
-@dataclass(frozen=True)
-class _Sign:
-    """Findings of one kind, and the codec for which they are decisive, with the reason."""
-
-    findings: list[Finding]
-    codec: str | None = None
-    reason: str = ""
-
-
 def pixel_evidence(image: Image) -> PixelEvidence:
     """Measure all classical signs in a picture's pixels.
 
@@ -102,15 +111,35 @@ def pixel_evidence(image: Image) -> PixelEvidence:
     Raises:
         CodecError: The image is outside the contract of `imagecompression.Image`.
     """
-    image, enlarged = before_enlargement(check_image(image), _LEAST_BEFORE)
+    return evidence_before(*before_enlargement(check_image(image), _LEAST_BEFORE))
+
+
+def evidence_before(image: Image, enlarged: Enlargement | None) -> PixelEvidence:
+    """`pixel_evidence` of a picture that was enlarged, or was not.
+
+    Args:
+        image: What `before_enlargement` made of the picture.
+        enlarged: What it found.
+
+    Raises:
+        CodecError: See `pixel_evidence`.
+    """
+    check_image(image)
     with one_thread():  # small matrices: more threads would only wait for each other
-        signs = _signs(image)
-    findings = (_enlargement(enlarged), *(one for sign in signs for one in sign.findings))
-    opinion, reason = _opinion(signs)
-    return PixelEvidence(findings, opinion, f"{enlarged.reason} {reason}" if enlarged else reason)
+        signs = dict(zip(SIGNS, measure(image), strict=True))
+    findings = (_enlargement(enlarged), *(one for sign in signs.values() for one in sign.findings))
+    opinion, reason = _opinion(signs.values())
+    reason = f"{enlarged.reason} {reason}" if enlarged else reason
+    return PixelEvidence(findings, opinion, reason, signs)
 
 
-def _opinion(signs: Sequence[_Sign]) -> tuple[str | None, str]:
+def measure(image: Image, names: Iterable[str] | None = None) -> Iterator[Sign]:
+    """Measure some signs of `SIGNS`, one at a time in this order; all if None."""
+    views = _Views(image)
+    return (SIGNS[name](views) for name in (SIGNS if names is None else names))
+
+
+def _opinion(signs: Iterable[Sign]) -> tuple[str | None, str]:
     """What the signs amount to, and why."""
     decisive = {sign.codec: sign.reason for sign in signs if sign.codec is not None}
     if "kmeans" in decisive:  # nothing but a palette can come last and leave so few colours
@@ -129,24 +158,23 @@ def _opinion(signs: Sequence[_Sign]) -> tuple[str | None, str]:
     return opinion, reason
 
 
-def _signs(image: Image) -> list[_Sign]:
-    windows = list(windows_of(image, _SOME_PIXELS, multiple=16))
-    lumas = [luma_of(window) for window in windows]
-    some = list(windows_of(image, common_comb.PIXELS, multiple=16))
-    return [
-        _jpeg(image),
-        _wavelets(lumas),
-        _wavelet_comb(lumas),
-        _lapped(some),
-        _common([luma_of(window) for window in some]),
-        _colours(image, windows),
-        _picture_rank(image),
-        _block_rank(lumas),
-        _own(image),
-        _factors(image),
-        _chroma(windows),
-        _edges(lumas),
-    ]
+class _Views:
+    """A picture and windows of it; those of large pictures are spread evenly."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+
+    @cached_property
+    def windows(self) -> list[Image]:
+        return list(windows_of(self.image, _SOME_PIXELS, multiple=16))
+
+    @cached_property
+    def lumas(self) -> list[Plane]:
+        return [luma_of(window) for window in self.windows]
+
+    @cached_property
+    def fewer(self) -> list[Image]:
+        return list(windows_of(self.image, common_comb.PIXELS, multiple=16))
 
 
 def _enlargement(found: Enlargement | None) -> Finding:
@@ -172,7 +200,7 @@ def _enlargement(found: Enlargement | None) -> Finding:
     return Finding("enlargement", value, "DERIVED", note)
 
 
-def _jpeg(image: Image) -> _Sign:
+def _jpeg(image: Image) -> Sign:
     """The grid vote, the comb, and what they tell of the file."""
     grid = jpeg_grid(image)
     history = grid.history
@@ -212,14 +240,14 @@ def _jpeg(image: Image) -> _Sign:
         note = "The chroma resolution at which the steps of Cb and Cr stand out."
         findings.append(Finding("jpeg_subsampling", grid.subsampling, "INFERRED", note))
     if not grid.decisive:
-        return _Sign(findings)
+        return Sign(tuple(findings))
     quality = None if grid.luma is None else grid.luma.quality
     about = "" if quality is None else f", about quality {quality}"
     reason = (
         f"Was a JPEG{about}: its DCT coefficients are multiples of quantisation steps, on the grid "
         f"that starts at row {history.top}, column {history.left}."
     )
-    return _Sign(findings, "jpeg", reason)
+    return Sign(tuple(findings), "jpeg", reason)
 
 
 def _quantisation(name: str, plane: Quantisation | None) -> Finding:
@@ -241,10 +269,10 @@ def _quantisation(name: str, plane: Quantisation | None) -> Finding:
     return Finding(name, value, "INFERRED", note)
 
 
-def _wavelets(lumas: Sequence[Plane]) -> _Sign:
+def _wavelets(lumas: Sequence[Plane]) -> Sign:
     """Zeros in the bands of JPEG 2000's wavelets."""
     if _least_side(lumas) < wavelet_zeros.MIN_SIDE:
-        return _Sign([_too_small("wavelet_zeros", wavelet_zeros.MIN_SIDE)])
+        return Sign((_too_small("wavelet_zeros", wavelet_zeros.MIN_SIDE),))
     found = {
         wavelet: wavelet_zeros.wavelet_zeros(lumas, wavelet) for wavelet in wavelet_zeros.WAVELETS
     }
@@ -267,21 +295,21 @@ def _wavelets(lumas: Sequence[Plane]) -> _Sign:
         "positions, its contrast to the mean of the other three, and its lead over the next best. "
         "At the first level both are under 0.03 without JPEG 2000, mostly."
     )
-    findings = [Finding("wavelet_zeros", value, "DERIVED", note)]
+    findings = (Finding("wavelet_zeros", value, "DERIVED", note),)
     if not wavelet_zeros.decisive(found.values()):
-        return _Sign(findings)
+        return Sign(findings)
     wavelet = max(found, key=lambda name: sum(level.contrast for level in found[name]))
     reason = (
         f"Was a JPEG 2000: the bands of the {wavelet} wavelet hold more zeros at one position than "
         "at its neighbours."
     )
-    return _Sign(findings, "jpeg2000", reason)
+    return Sign(findings, "jpeg2000", reason)
 
 
-def _wavelet_comb(lumas: Sequence[Plane]) -> _Sign:
+def _wavelet_comb(lumas: Sequence[Plane]) -> Sign:
     """The comb of JPEG 2000's wavelets."""
     if _least_side(lumas) < wavelet_comb.MIN_SIDE:
-        return _Sign([_too_small("wavelet_comb", wavelet_comb.MIN_SIDE)])
+        return Sign((_too_small("wavelet_comb", wavelet_comb.MIN_SIDE),))
     comb = wavelet_comb.wavelet_comb(lumas)
     note = (
         "How evenly the sizes of the first level's coefficients are spaced by one step (in gray "
@@ -293,10 +321,10 @@ def _wavelet_comb(lumas: Sequence[Plane]) -> _Sign:
     return _comb_sign("wavelet_comb", comb, "jpeg2000", note, background=background)
 
 
-def _lapped(windows: Sequence[Image]) -> _Sign:
+def _lapped(windows: Sequence[Image]) -> Sign:
     """The comb of JPEG XR's lapped transform."""
     if _least_side(windows) < lapped_comb.MIN_SIDE:
-        return _Sign([_too_small("lapped_comb", lapped_comb.MIN_SIDE)])
+        return Sign((_too_small("lapped_comb", lapped_comb.MIN_SIDE),))
     comb = lapped_comb.lapped_comb(windows)
     note = (
         "How far the coefficients of JPEG XR's lapped transform keep to multiples of one step (in "
@@ -306,10 +334,10 @@ def _lapped(windows: Sequence[Image]) -> _Sign:
     return _comb_sign("lapped_comb", comb, "jpegxr", note, block_strength=comb.block_strength)
 
 
-def _common(lumas: Sequence[Plane]) -> _Sign:
+def _common(lumas: Sequence[Plane]) -> Sign:
     """The comb of codecs that quantise all frequencies with one step."""
     if _least_side(lumas) < common_comb.MIN_SIDE:
-        return _Sign([_too_small("common_comb", common_comb.MIN_SIDE)])
+        return Sign((_too_small("common_comb", common_comb.MIN_SIDE),))
     comb = common_comb.common_comb(lumas)
     note = (
         "How far the high DCT coefficients of 8×8 blocks keep to multiples of one step (in gray "
@@ -319,7 +347,7 @@ def _common(lumas: Sequence[Plane]) -> _Sign:
     return _comb_sign("common_comb", comb, SOME_CODEC, note)
 
 
-def _colours(image: Image, windows: Sequence[Image]) -> _Sign:
+def _colours(image: Image, windows: Sequence[Image]) -> Sign:
     """Few colours."""
     count = colour_count(image, windows)
     value = {
@@ -334,14 +362,14 @@ def _colours(image: Image, windows: Sequence[Image]) -> _Sign:
         "at and so at least that many. Drawings have few colours, but not evenly used ones; dark "
         "or smooth pictures have few, but crowded ones: with a neighbour one level away."
     )
-    findings = [Finding("colours", value, "OBSERVED", note)]
-    return _Sign(findings, "kmeans", count.reason) if count.decisive else _Sign(findings)
+    findings = (Finding("colours", value, "OBSERVED", note),)
+    return Sign(findings, "kmeans", count.reason) if count.decisive else Sign(findings)
 
 
-def _picture_rank(image: Image) -> _Sign:
+def _picture_rank(image: Image) -> Sign:
     """A steep drop in the singular values of the picture."""
     if min(image.shape[:2]) < low_rank.MIN_SIDE:
-        return _Sign([_too_small("picture_rank", low_rank.MIN_SIDE)])
+        return Sign((_too_small("picture_rank", low_rank.MIN_SIDE),))
     rank = low_rank.picture_rank(image)
     value = {
         "rank": rank.rank,
@@ -355,15 +383,15 @@ def _picture_rank(image: Image) -> _Sign:
         "the picture is large; the largest ratio of two that follow each other; and the rank of "
         "half of the rows, which is half of it where a picture was enlarged or blurred."
     )
-    findings = [Finding("picture_rank", value, "DERIVED", note)]
-    return _Sign(findings, "svd", rank.reason) if rank.decisive else _Sign(findings)
+    findings = (Finding("picture_rank", value, "DERIVED", note),)
+    return Sign(findings, "svd", rank.reason) if rank.decisive else Sign(findings)
 
 
-def _block_rank(lumas: Sequence[Plane]) -> _Sign:
+def _block_rank(lumas: Sequence[Plane]) -> Sign:
     """Directions of the blocks that are empty and no frequencies."""
     luma = lumas[len(lumas) // 2]
     if min(luma.shape) < low_rank.MIN_SIDE:
-        return _Sign([_too_small("block_rank", low_rank.MIN_SIDE)])
+        return Sign((_too_small("block_rank", low_rank.MIN_SIDE),))
     ranks = [low_rank.block_rank(luma, block) for block in BLOCK_SURPLUS]
     value = [
         {
@@ -384,22 +412,22 @@ def _block_rank(lumas: Sequence[Plane]) -> _Sign:
         "their variances, at the grid position where it is steepest. Transforms of fixed "
         "frequencies, as JPEG's, empty as many frequencies as directions."
     )
-    findings = [Finding("block_rank", value, "DERIVED", note)]
+    findings = (Finding("block_rank", value, "DERIVED", note),)
     decisive = [rank for rank in ranks if _empties_directions(rank)]
     if not decisive:
-        return _Sign(findings)
+        return Sign(findings)
     rank = decisive[0]
     reason = (
         f"Was a truncated SVD of blocks of {rank.block}×{rank.block}: only {rank.rank} of "
         f"{rank.full} directions are used, and no frequencies explain it."
     )
-    return _Sign(findings, "svd", reason)
+    return Sign(findings, "svd", reason)
 
 
-def _own(image: Image) -> _Sign:
+def _own(image: Image) -> Sign:
     """The comb of an SVD of blocks."""
     if min(image.shape[:2]) < own_comb.MIN_SIDE:
-        return _Sign([_too_small("own_comb", own_comb.MIN_SIDE)])
+        return Sign((_too_small("own_comb", own_comb.MIN_SIDE),))
     comb = own_comb.own_comb(image)
     note = (
         "How far the coefficients of blocks, in the basis of these blocks' own singular vectors, "
@@ -410,13 +438,13 @@ def _own(image: Image) -> _Sign:
     return _comb_sign("own_comb", comb, "svd", note, block=comb.block, **more)
 
 
-def _factors(image: Image) -> _Sign:
+def _factors(image: Image) -> Sign:
     """The comb of an SVD of the whole picture."""
     if min(image.shape[:2]) < factor_comb.MIN_SIDE:
-        return _Sign([_too_small("factor_comb", factor_comb.MIN_SIDE)])
+        return Sign((_too_small("factor_comb", factor_comb.MIN_SIDE),))
     if image.shape[0] * image.shape[1] > factor_comb.MAX_PIXELS:
         most = factor_comb.MAX_PIXELS >> 20
-        return _Sign([_none("factor_comb", f"The picture has over {most} megapixels.")])
+        return Sign((_none("factor_comb", f"The picture has over {most} megapixels."),))
     comb = factor_comb.factor_comb(image)
     value = {
         "strength": round(comb.strength, 1),
@@ -427,11 +455,11 @@ def _factors(image: Image) -> _Sign:
         "How far the entries of luma's strongest singular terms keep to multiples of one step (in "
         "gray levels), in standard errors; the same at a step that has nothing to do with it."
     )
-    findings = [Finding("factor_comb", value, "DERIVED", note)]
-    return _Sign(findings, "svd", comb.reason) if comb.decisive else _Sign(findings)
+    findings = (Finding("factor_comb", value, "DERIVED", note),)
+    return Sign(findings, "svd", comb.reason) if comb.decisive else Sign(findings)
 
 
-def _comb_sign(name: str, comb: Comb, codec: str, note: str, **more: float) -> _Sign:
+def _comb_sign(name: str, comb: Comb, codec: str, note: str, **more: float) -> Sign:
     """What a comb shows, and the codec for which it is decisive; `more` strengths beside it."""
     value = {
         "strength": round(comb.strength, 1),
@@ -441,8 +469,8 @@ def _comb_sign(name: str, comb: Comb, codec: str, note: str, **more: float) -> _
         "other_strength": round(comb.other_strength, 1),
         **{key: round(strength, 1) for key, strength in more.items()},
     }
-    findings = [Finding(name, value, "DERIVED", note)]
-    return _Sign(findings, codec, comb.reason) if comb.decisive else _Sign(findings)
+    findings = (Finding(name, value, "DERIVED", note),)
+    return Sign(findings, codec, comb.reason) if comb.decisive else Sign(findings)
 
 
 def _empties_directions(rank: BlockRank) -> bool:
@@ -455,12 +483,12 @@ def _empties_directions(rank: BlockRank) -> bool:
     )
 
 
-def _chroma(windows: Sequence[Image]) -> _Sign:
+def _chroma(windows: Sequence[Image]) -> Sign:
     """Whether chroma has fine detail."""
     if windows[0].ndim == 2:
-        return _Sign([_none("chroma_detail", "The picture is gray.")])
+        return Sign((_none("chroma_detail", "The picture is gray."),))
     if _least_side(windows) < chroma_band.MIN_SIDE:
-        return _Sign([_too_small("chroma_detail", chroma_band.MIN_SIDE)])
+        return Sign((_too_small("chroma_detail", chroma_band.MIN_SIDE),))
     luma, chroma = chroma_band.chroma_band(windows)
     value = {
         name: {"down": round(detail.down, 3), "across": round(detail.across, 3)}
@@ -470,13 +498,13 @@ def _chroma(windows: Sequence[Image]) -> _Sign:
         "Root mean square of the frequencies above half the band, in gray levels. Chroma that was "
         "halved has about 0.3 or less there, whatever halved it: a codec, or a camera."
     )
-    return _Sign([Finding("chroma_detail", value, "DERIVED", note)])
+    return Sign((Finding("chroma_detail", value, "DERIVED", note),))
 
 
-def _edges(lumas: Sequence[Plane]) -> _Sign:
+def _edges(lumas: Sequence[Plane]) -> Sign:
     """Blockiness by period."""
     if _least_side(lumas) < block_edges.MIN_SIDE:
-        return _Sign([_too_small("block_edges", block_edges.MIN_SIDE)])
+        return Sign((_too_small("block_edges", block_edges.MIN_SIDE),))
     value = [
         {
             "period": edges.period,
@@ -491,7 +519,7 @@ def _edges(lumas: Sequence[Plane]) -> _Sign:
         "Third differences at the strongest of so many rows or columns, over their mean; 1 is no "
         "blockiness. Deblocking hides it."
     )
-    return _Sign([Finding("block_edges", value, "DERIVED", note)])
+    return Sign((Finding("block_edges", value, "DERIVED", note),))
 
 
 def _least_side(planes: Sequence[Plane] | Sequence[Image]) -> int:
@@ -504,3 +532,20 @@ def _none(name: str, why: str) -> Finding:
 
 def _too_small(name: str, side: int) -> Finding:
     return _none(name, f"Needs at least {side} pixels a side.")
+
+
+SIGNS: Mapping[str, Callable[[_Views], Sign]] = {
+    "jpeg": lambda views: _jpeg(views.image),
+    "wavelet_zeros": lambda views: _wavelets(views.lumas),
+    "wavelet_comb": lambda views: _wavelet_comb(views.lumas),
+    "lapped_comb": lambda views: _lapped(views.fewer),
+    "common_comb": lambda views: _common([luma_of(window) for window in views.fewer]),
+    "colours": lambda views: _colours(views.image, views.windows),
+    "picture_rank": lambda views: _picture_rank(views.image),
+    "block_rank": lambda views: _block_rank(views.lumas),
+    "own_comb": lambda views: _own(views.image),
+    "factor_comb": lambda views: _factors(views.image),
+    "chroma_detail": lambda views: _chroma(views.windows),
+    "block_edges": lambda views: _edges(views.lumas),
+}
+"""How each sign is measured, by the name of its finding; "jpeg" has several."""
