@@ -11,7 +11,7 @@ empty process, and the most memory it held.
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import subprocess
 import sys
 import tempfile
@@ -34,23 +34,17 @@ SIZES = {"1 megapixel": (1024, 1024), "12 megapixels": (3000, 4000)}
 
 def cold(command: list[str]) -> dict[str, float]:
     """The least wall seconds, CPU seconds and MiB of several runs of a command of main.py."""
-    walls, cpus, memory = [], [], []
+    watched = [sys.executable, "-m", "benchmarks.cold_command", "main.py", *command]
+    rounds = []
     for _ in range(COLD_ROUNDS):
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "main.py", *command], stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        _, status, usage = os.wait4(process.pid, 0)
-        walls.append(time.perf_counter() - started)
-        if status:
-            raise SystemExit(f"main.py {' '.join(command)} ended with {status}")
-        cpus.append(usage.ru_utime + usage.ru_stime)
-        memory.append(usage.ru_maxrss / 1024)  # Linux: KiB
+        done = subprocess.run(watched, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"main.py {' '.join(command)} ended with {done.returncode}")
+        rounds.append(json.loads(done.stdout))
     return {
-        "wall seconds": round(min(walls), 2),
-        "CPU seconds": round(min(cpus), 2),
-        "MiB at most": round(max(memory)),
+        "wall seconds": round(min(one["wall"] for one in rounds), 2),
+        "CPU seconds": round(min(one["cpu"] for one in rounds), 2),
+        "MiB at most": round(max(one["mebibytes"] for one in rounds)),
     }
 
 
