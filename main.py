@@ -1291,7 +1291,7 @@ def print_verdicts(results: Sequence[tuple[str, Any]]) -> None:
                 f"{v.family} {v.family_probability:.3f}" if v.family else "-",
                 f"{10**ratio:.3g}" if ratio is not None else "-",
                 f"{v.agreement:.2f}" if v.label else "-",
-                f"{v.patches}" + (f" (+{v.left_out} flat)" if v.left_out else ""),
+                f"{v.patches}" + (f" (+{v.left_out} flat or drawn)" if v.left_out else ""),
             )
         )
     print_table(
@@ -1302,8 +1302,8 @@ def print_verdicts(results: Sequence[tuple[str, Any]]) -> None:
         if v.reason:
             nearest = f"; nearest: {v.label}" if v.label and v.status != "named" else ""
             print(f"{file}: {v.answer}: {v.reason}{nearest}")
-        if v.enlargement:
-            print(f"{file}: {v.enlargement}")
+        if v.judged:
+            print(f"{file}: {v.judged}")
 
 
 def print_evidence(results: Sequence[tuple[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ from desk.map_picture import map_picture
 from desk.regions import Regions, find_regions
 from desk.trace_map import TraceMap, trace_map
 from imagecompression.errors import ImageCompressionError
-from imagecompression.evidence.enlargement import Enlargement, before_enlargement
+from imagecompression.evidence.encoded_picture import EncodedPicture, encoded_picture
 from imagecompression.evidence.finding import Finding
-from imagecompression.evidence.pixel_evidence import PixelEvidence, evidence_before
+from imagecompression.evidence.pixel_evidence import PixelEvidence, evidence_of
 from imagecompression.file_hash import file_sha256
 from imagecompression.image_io import LoadedImage, decode_image, read_bytes
 from train.classification import judge
@@ -195,23 +195,23 @@ def examine_bytes(
     pixels, verdict, not_enough = None, None, ""
     judged, found, regions, drawn = None, None, None, b""
     if loaded is not None:
-        judged, enlarged = before_enlargement(loaded.pixels, run.patch_size)
+        encoded = encoded_picture(loaded.pixels, run.patch_size)
+        judged = encoded.pixels
         height, width = judged.shape[:2]
         if min(height, width) < run.patch_size:
-            pixels = _pixel_evidence(judged, enlarged)
+            pixels = _pixel_evidence(encoded)
             not_enough = (
                 f"A verdict needs at least {run.patch_size}×{run.patch_size} pixels. "
                 f"Received: {width}×{height}"
             )
         else:
             with ThreadPoolExecutor(1) as beside:
-                evidence = beside.submit(_pixel_evidence, judged, enlarged)
+                evidence = beside.submit(_pixel_evidence, encoded)
                 found = trace_map(judged, run)
                 regions = find_regions(found)
                 drawn = map_picture(judged, found, regions)
-                verdict = judge(judged, run, lambda: sign_in(evidence.result()))
+                verdict = judge(encoded, run, lambda: sign_in(evidence.result()))
                 pixels = evidence.result()
-            verdict = verdict if enlarged is None else replace(verdict, enlargement=enlarged.reason)
     opinion = pixels.opinion if pixels is not None else None
     mixed = regions is not None and regions.is_mixed
     named = None
@@ -283,9 +283,9 @@ def _container_evidence(data: bytes) -> ContainerEvidence:
         return ContainerEvidence(format="unknown", codec=None, findings=(failed,))
 
 
-def _pixel_evidence(image: Image, enlarged: Enlargement | None) -> PixelEvidence:
+def _pixel_evidence(encoded: EncodedPicture) -> PixelEvidence:
     try:
-        return evidence_before(image, enlarged)
+        return evidence_of(encoded)
     except ImageCompressionError as error:
         failed = Finding("pixel evidence", None, "NOT_AVAILABLE", str(error))
         return PixelEvidence(opinion=None, findings=(failed,))

@@ -187,7 +187,7 @@ def region_rows(model: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 f"{region['confidence']:.2f}",
                 f"{100 * region['area_share']:.1f} %",
                 f"{right - left}×{bottom - top} at ({left}, {top})",
-                f"{region['patches']}, and {region['flat']} flat",
+                f"{region['patches']}, and {region['flat']} flat or drawn",
             )
         )
     return rows

@@ -88,12 +88,12 @@ def _story(model: Mapping[str, Any], map_picture: bytes, width: float) -> list[A
     story.append(_paragraph(answer))
     if verdict.get("reason"):
         story.append(_paragraph(verdict["reason"]))
-    if verdict.get("enlargement"):
-        story.append(_paragraph(verdict["enlargement"]))
+    if verdict.get("judged"):
+        story.append(_paragraph(verdict["judged"]))
     if "probabilities" in verdict:
         patches = (
             f"{verdict['agreement']:.2f} of {verdict['patches']} patches asked; "
-            f"{verdict['left_out']} flat ones left out"
+            f"{verdict['left_out']} flat or drawn ones left out"
         )
         rows = [
             ("family", family_title(model) or "–"),
@@ -111,7 +111,7 @@ def _story(model: Mapping[str, Any], map_picture: bytes, width: float) -> list[A
             _facts(shares, width),
             _paragraph(
                 "Share of the area by most probable class, in the colours of the bars above. Each "
-                "patch was judged alone; gray places are too flat to tell. Single patches are "
+                "patch was judged alone; gray places are flat or drawn. Single patches are "
                 "often wrong.",
                 size=_SMALL,
             ),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from train.verdict import VerdictError, flat_patches
+from train.verdict import VerdictError, traceless_patches
 
 if TYPE_CHECKING:
     from train.run import Run
@@ -26,7 +26,7 @@ MAX_PATCHES = 512
 """Most patches of a map: about two seconds on two cores with the default run's network."""
 
 ABSTAIN = -1
-"""In place of a class number, where a patch is flat and carries no trace."""
+"""In place of a class number, where a patch carries no trace."""
 
 _BATCH = 64
 _WIDENING = 1.05
@@ -151,7 +151,7 @@ def trace_map(
         )
         if patches.ndim == 3:  # the network was trained on gray pictures with three equal channels
             patches = np.repeat(patches[..., np.newaxis], 3, axis=-1)
-        telling = np.flatnonzero(~flat_patches(patches))
+        telling = np.flatnonzero(~traceless_patches(patches))
         if len(telling):
             answers = np.asarray(run.predict(patches[telling]), np.float64)
             if calibration is not None:

@@ -71,7 +71,7 @@ def test_evidence_taken_once_gives_the_same_sign(codec: Codec) -> None:
     assert (
         tuple(one for sign in evidence.signs.values() for one in sign.findings)
         == (
-            evidence.findings[1:]  # after the enlargement's
+            evidence.findings[2:]  # after the inset's and the enlargement's
         )
     )
 

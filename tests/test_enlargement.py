@@ -216,8 +216,8 @@ def test_verdict_and_report_say_so(tmp_path: Path) -> None:
     large = enlarged(PICTURE, 1.5, "bilinear")
     verdict = classify(large, run)
     sentence = "Was enlarged by 1.50 from 304×240 pixels (bilinear)"
-    assert verdict.enlargement.startswith(sentence)
-    assert classify(PICTURE, run).enlargement == ""
+    assert verdict.judged.startswith(sentence)
+    assert classify(PICTURE, run).judged == ""
     path = tmp_path / "large.png"
     PilImage.fromarray(large).save(path)
     found = examine(path, run)
@@ -225,7 +225,7 @@ def test_verdict_and_report_say_so(tmp_path: Path) -> None:
     assert found.picture is not None
     assert (found.picture.width, found.picture.height) == (456, 360)
     report = make_report(found, run, tool_facts())
-    assert report.model["verdict"]["enlargement"].startswith(sentence)
+    assert report.model["verdict"]["judged"].startswith(sentence)
     assert "Was enlarged by 1.50" in report.html.decode()
 
 

@@ -51,9 +51,7 @@ def witnesses(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(
         examination,
         "_pixel_evidence",
-        lambda image, enlarged: PixelEvidence(
-            opinion=said["opinion"], findings=tuple(said["pixels"])
-        ),
+        lambda encoded: PixelEvidence(opinion=said["opinion"], findings=tuple(said["pixels"])),
     )
     return said
 
@@ -95,7 +93,7 @@ def test_a_file_that_changes_meanwhile_is_told(
     path = saved(tmp_path, "photo.png")
     original = hashlib.sha256(path.read_bytes()).hexdigest()
 
-    def changed(image: np.ndarray, enlarged: object) -> PixelEvidence:
+    def changed(encoded: object) -> PixelEvidence:
         path.write_bytes(b"other")
         return PixelEvidence(opinion=None, findings=())
 
@@ -108,7 +106,7 @@ def test_a_file_that_changes_meanwhile_is_told(
     monkeypatch.setattr(
         examination,
         "_pixel_evidence",
-        lambda image, enlarged: (path.unlink(), PixelEvidence(opinion=None, findings=()))[1],
+        lambda encoded: (path.unlink(), PixelEvidence(opinion=None, findings=()))[1],
     )
     assert examine(path, run).file.sha256_after == ""
 
@@ -212,7 +210,7 @@ def test_evidence_modules_that_refuse_are_told(
         raise ImageCompressionError("no reading this")
 
     monkeypatch.setattr(container_module, "container_evidence", refuse)
-    monkeypatch.setattr(examination, "evidence_before", refuse)
+    monkeypatch.setattr(examination, "evidence_of", refuse)
     found = examine(saved(tmp_path, "a.png"), run)
     assert found.pixels is not None
     for findings in (found.container.findings, found.pixels.findings):

@@ -62,7 +62,7 @@ def hostile_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         examination,
         "_pixel_evidence",
-        lambda image, enlarged: PixelEvidence(opinion=None, findings=()),
+        lambda encoded: PixelEvidence(opinion=None, findings=()),
     )
 
 
@@ -293,7 +293,7 @@ def test_the_pdf_prints_a_part_of_very_many_findings(
     monkeypatch.setattr(
         examination,
         "_pixel_evidence",
-        lambda image, enlarged: PixelEvidence(opinion=None, findings=many),
+        lambda encoded: PixelEvidence(opinion=None, findings=many),
     )
     write_reports([picture(tmp_path / "a.png")], run, tmp_path / "out")
     written = squeezed(pdf_text((tmp_path / "out" / "a.pdf").read_bytes()))

@@ -15,10 +15,10 @@ from train.unknown import EmbeddingDensity, Rejection
 from train.verdict import (
     VerdictError,
     as_json,
-    flat_patches,
     patch_offsets,
     pooled_probabilities,
     telling_patches,
+    traceless_patches,
     verdict_from_patches,
 )
 
@@ -106,7 +106,7 @@ def test_family_is_the_most_probable_sum() -> None:
     assert (verdict.family, verdict.family_probability) == ("HEVC intra", pytest.approx(0.6))
 
 
-def test_flat_patches_by_hand() -> None:
+def test_traceless_patches_by_hand() -> None:
     ramp = np.add.outer(np.zeros(32), np.arange(32) // 2).astype(np.uint8)  # one level in two
     steep = np.add.outer(np.zeros(32), np.arange(32) * 2).astype(np.uint8)
     chroma = np.stack([ramp * 0 + 90, ramp * 0 + 90, np.arange(32) % 2 * 6 + 90 + ramp * 0], -1)
@@ -119,15 +119,15 @@ def test_flat_patches_by_hand() -> None:
             chroma,  # blue alone: 0.114 · 6 gray levels of luma
         ]
     ).astype(np.uint8)
-    assert flat_patches(patches).tolist() == [True, True, False, False, True]
+    assert traceless_patches(patches).tolist() == [True, True, False, False, True]
     # The share decides: lines at every 8th column touch 3 of 8 pixels, one line 3 of 62.
     one, many = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)
     one[:, 30] = many[:, ::8] = 200
-    assert flat_patches(np.stack([one, many])).tolist() == [True, False]
-    assert flat_patches(patches[:0]).shape == (0,)
+    assert traceless_patches(np.stack([one, many])).tolist() == [True, False]
+    assert traceless_patches(patches[:0]).shape == (0,)
 
 
-def test_flat_patches_against_a_second_way() -> None:
+def test_traceless_patches_against_a_second_way() -> None:
     from scipy.ndimage import maximum_filter, minimum_filter
 
     rng = np.random.default_rng(1)
@@ -136,16 +136,17 @@ def test_flat_patches_against_a_second_way() -> None:
         patch[rng.random((48, 48)) < share] = 140
         luma = patch @ np.array([0.299, 0.587, 0.114])
         spread = (maximum_filter(luma, 3) - minimum_filter(luma, 3))[1:-1, 1:-1]
-        assert flat_patches(patch[None])[0] == (np.mean(spread <= 1) > 0.95)
+        assert traceless_patches(patch[None])[0] == (np.mean(spread <= 1) > 0.95)
 
 
-def test_flat_patches_are_not_asked() -> None:
+@pytest.mark.parametrize(("blank", "asked"), [(90, 6), (110, 3)])  # a third and two of the second
+def test_traceless_patches_are_not_asked(blank: int, asked: int) -> None:
     image = noise(200, 200)
-    image[:, :110] = 255
+    image[:, :blank] = 255
     pixels, left_out = telling_patches(image, 64)
-    assert not flat_patches(pixels).any()
+    assert not traceless_patches(pixels).any()
     verdict = verdict_from_patches([[0.1, 0.7, 0.2]] * len(pixels), LABELS, left_out=left_out)
-    assert (verdict.patches, verdict.left_out) == (len(pixels), left_out) == (6, 3)
+    assert (verdict.patches, verdict.left_out) == (len(pixels), left_out) == (asked, 9 - asked)
     assert verdict.answer == "bpg"
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from datasets.seeds import generator
 from imagecompression import Image
-from imagecompression.evidence.enlargement import before_enlargement
+from imagecompression.evidence.encoded_picture import encoded_picture
 from train.bootstrap import share_interval
 from train.calibration import Calibration
 from train.decisive_signs import DecisiveSign, decisive_sign
@@ -331,7 +331,7 @@ def _levels(settings: ProtocolSettings) -> list[tuple[str, Callable[[View], _Cut
     def evenly(view: View) -> _Cut:
         if min(view.image.shape[:2]) < side:
             return _Cut(np.empty((0, side, side, 3), np.uint8), [])
-        image, _ = before_enlargement(view.image, side)
+        image = encoded_picture(view.image, side).pixels
         return _Cut(telling_patches(image, side, settings.image_patches)[0], [image])
 
     patches = [(patch_level(size), at_random(size)) for size in settings.patch_sizes]

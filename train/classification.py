@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from imagecompression import CODECS
 from imagecompression.errors import ImageCompressionError
-from imagecompression.evidence.enlargement import before_enlargement
+from imagecompression.evidence.encoded_picture import EncodedPicture, encoded_picture
 from imagecompression.image_io import read_image
 from train.decisive_signs import DecisiveSign, decisive_sign
 from train.run import Run
@@ -46,7 +46,7 @@ def find_pictures(paths: Iterable[Path]) -> tuple[list[Path], list[tuple[str, st
 
 
 def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
-    """The verdict on a decoded picture, as it was before it was enlarged, if it was.
+    """The verdict on a decoded picture, or on what of it `encoded_picture` finds.
 
     Args:
         image: `uint8`, `(H, W)` or `(H, W, 3)` RGB.
@@ -56,25 +56,22 @@ def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
         VerdictError: The picture is smaller than one patch, or is no `uint8` picture.
         RunError: The run's model cannot be loaded.
     """
-    judged, found = before_enlargement(image, run.patch_size)
-    verdict = judge(judged, run, lambda: decisive_sign(judged))
-    return verdict if found is None else dataclasses.replace(verdict, enlargement=found.reason)
+    encoded = encoded_picture(image, run.patch_size)
+    return judge(encoded, run, lambda: decisive_sign(encoded.pixels))
 
 
-def judge(
-    image: npt.NDArray[np.uint8], run: Run, measure_sign: Callable[[], DecisiveSign]
-) -> Verdict:
-    """The verdict on a picture as it is: the network's answer, calibration, the unknown, signs.
+def judge(encoded: EncodedPicture, run: Run, measure_sign: Callable[[], DecisiveSign]) -> Verdict:
+    """The verdict from the network's answer, calibration, the unknown and signs.
 
     Args:
-        image: As `before_enlargement` gives it.
+        encoded: The picture that is judged.
         run: The run whose model is asked.
         measure_sign: Called once, beside the network.
 
     Raises:
         VerdictError, RunError: See `classify`.
     """
-    pixels, left_out = telling_patches(image, run.patch_size)
+    pixels, left_out = telling_patches(encoded.pixels, run.patch_size)
     with ThreadPoolExecutor(1) as beside:
         sign = beside.submit(measure_sign)
         if run.rejection is None or len(pixels) == 0:
@@ -82,7 +79,7 @@ def judge(
         else:
             outputs = run.outputs(pixels)
             probabilities, unknown = outputs.probabilities, run.rejection.reason(outputs)
-    return verdict_from_patches(
+    verdict = verdict_from_patches(
         probabilities,
         run.labels,
         calibration=run.calibration,
@@ -90,6 +87,7 @@ def judge(
         left_out=left_out,
         sign=sign.result(),
     )
+    return dataclasses.replace(verdict, judged=encoded.reason)
 
 
 def classify_files(

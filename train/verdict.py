@@ -28,6 +28,13 @@ FLAT_RANGE = 1.0
 FLAT_SHARE = 0.95
 """Share of flat pixels above which a patch carries no trace of any codec."""
 
+DRAWN_SHARE = 0.5
+"""Share of pixels of one and the same colour from which on a patch was drawn, as text is."""
+
+DRAWN_COLOURS = 16
+"""Fewest colours of a drawn patch. Of small palettes (k-means), patches with so large a share of
+one colour mostly have fewer than 9; letters with smooth edges have dozens."""
+
 Status = Literal["named", "unknown", "not enough evidence"]
 
 
@@ -53,12 +60,12 @@ class Verdict:
         calibrated: Whether the probabilities are calibrated; else they are the network's own.
         known: False if no class explains the picture.
         status: "named", "unknown" (not `known`) or "not enough evidence".
-        left_out: Flat patches, which carry no trace and were not asked.
+        left_out: Patches that carry no trace, see `traceless_patches`, and were not asked.
         reason: Why the status is not "named", or what sign in the pixels took the network's answer
             back; else empty.
         network_label: The network's own most probable class, where a sign took it back; else None.
-        enlargement: That the picture was enlarged, and the verdict is of the picture before; empty
-            where it is of the picture as it is.
+        judged: What of the picture the verdict is of, a part or the picture before an enlargement;
+            empty where it is of the picture as it is.
     """
 
     label: str | None
@@ -74,7 +81,7 @@ class Verdict:
     left_out: int = 0
     reason: str = ""
     network_label: str | None = None
-    enlargement: str = ""
+    judged: str = ""
 
     @property
     def probability(self) -> float:
@@ -126,8 +133,8 @@ def verdict_from_patches(
         labels: The C classes.
         calibration: Makes calibrated probabilities and likelihood ratios of them.
         unknown: Why no class explains the picture, if none does.
-        left_out: Number of flat patches; where there are no others, the verdict is that there is
-            not enough evidence.
+        left_out: Number of patches without a trace; where there are no others, the verdict is that
+            there is not enough evidence.
         sign: What the whole picture shows; rules classes out.
 
     Raises:
@@ -148,7 +155,7 @@ def verdict_from_patches(
             agreement=0.0,
             status="not enough evidence",
             left_out=left_out,
-            reason=f"all {left_out} patches are flat: no codec leaves a trace in them",
+            reason=f"all {left_out} patches are flat or drawn: no codec's trace is in them",
         )
     if calibration is None:
         pooled = pooled_probabilities(array)
@@ -185,7 +192,7 @@ def verdict_from_patches(
 def telling_patches(
     image: npt.NDArray[np.uint8], patch_size: int, max_patches: int = 256
 ) -> tuple[npt.NDArray[np.uint8], int]:
-    """Patches `(N, P, P, 3)` spread over a picture, and how many were left out as flat.
+    """Patches `(N, P, P, 3)` spread over a picture, and how many without a trace were left out.
 
     Args:
         image: `uint8`, `(H, W)` or `(H, W, 3)` RGB.
@@ -207,26 +214,40 @@ def telling_patches(
     )
     if patches.ndim == 3:  # the network was trained on gray pictures with three equal channels
         patches = np.repeat(patches[..., np.newaxis], 3, axis=-1)
-    flat = flat_patches(patches)
-    return patches[~flat], int(flat.sum())
+    traceless = traceless_patches(patches)
+    return patches[~traceless], int(traceless.sum())
 
 
-def flat_patches(patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Which patches `(N, P, P, 3)`, P at least 3, carry no trace: `(N,)`.
+def traceless_patches(patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Which patches `(N, P, P, 3)`, P at least 3, carry no trace of any codec: `(N,)`.
 
     Flat is a patch in which luma (BT.601) spreads by at most `FLAT_RANGE` within 3×3 pixels around
     more than `FLAT_SHARE` of its pixels, such as blown-out sky: every codec keeps it as it is.
+    Drawn is one with a background of exactly one colour, such as text in a screenshot: no codec
+    has seen it, or none that kept the picture beside it.
     """
-    found = np.empty(len(patches), np.bool_)
-    for place, patch in enumerate(patches):  # one at a time: all in floats would need gigabytes
-        luma = patch.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-        high = low = luma
-        for axis in (0, 1):
-            around = [np.take(high, range(k, high.shape[axis] - 2 + k), axis) for k in range(3)]
-            below = [np.take(low, range(k, low.shape[axis] - 2 + k), axis) for k in range(3)]
-            high, low = np.maximum.reduce(around), np.minimum.reduce(below)
-        found[place] = np.mean(high - low <= FLAT_RANGE + 1e-3) > FLAT_SHARE
-    return found
+    # One at a time: all in floats would need gigabytes.
+    return np.array([_is_flat(patch) or _is_drawn(patch) for patch in patches], np.bool_)
+
+
+def _is_flat(patch: npt.NDArray[np.uint8]) -> bool:
+    luma = patch.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    high = low = luma
+    for axis in (0, 1):
+        around = [np.take(high, range(k, high.shape[axis] - 2 + k), axis) for k in range(3)]
+        below = [np.take(low, range(k, low.shape[axis] - 2 + k), axis) for k in range(3)]
+        high, low = np.maximum.reduce(around), np.minimum.reduce(below)
+    return bool(np.mean(high - low <= FLAT_RANGE + 1e-3) > FLAT_SHARE)
+
+
+def _is_drawn(patch: npt.NDArray[np.uint8]) -> bool:
+    colours = (patch.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)).ravel()
+    ordered = np.sort(colours)
+    middle = ordered[len(ordered) // 2]  # the colour of half of the pixels, if there is one
+    share = np.searchsorted(ordered, middle, "right") - np.searchsorted(ordered, middle)
+    if share < DRAWN_SHARE * len(ordered):
+        return False
+    return bool(1 + np.count_nonzero(np.diff(ordered)) >= DRAWN_COLOURS)
 
 
 def patch_offsets(

@@ -30,8 +30,10 @@ from imagecompression.evidence import (
 from imagecompression.evidence.colour_count import colour_count
 from imagecompression.evidence.comb import Comb
 from imagecompression.evidence.common_comb import SOME_CODEC
-from imagecompression.evidence.enlargement import Enlargement, before_enlargement
+from imagecompression.evidence.encoded_picture import EncodedPicture, encoded_picture
+from imagecompression.evidence.enlargement import Enlargement
 from imagecompression.evidence.finding import Finding
+from imagecompression.evidence.inset import Inset
 from imagecompression.evidence.jpeg_grid import SURE, Quantisation, jpeg_grid
 from imagecompression.evidence.jpeg_history import Plane, luma_of, windows_of
 from imagecompression.evidence.low_rank import BlockRank
@@ -111,26 +113,22 @@ def pixel_evidence(image: Image) -> PixelEvidence:
     Raises:
         CodecError: The image is outside the contract of `imagecompression.Image`.
     """
-    return evidence_before(*before_enlargement(check_image(image), _LEAST_BEFORE))
+    return evidence_of(encoded_picture(check_image(image), _LEAST_BEFORE))
 
 
-def evidence_before(image: Image, enlarged: Enlargement | None) -> PixelEvidence:
-    """`pixel_evidence` of a picture that was enlarged, or was not.
-
-    Args:
-        image: What `before_enlargement` made of the picture.
-        enlarged: What it found.
+def evidence_of(encoded: EncodedPicture) -> PixelEvidence:
+    """`pixel_evidence` of what `encoded_picture` made of a picture.
 
     Raises:
         CodecError: See `pixel_evidence`.
     """
-    check_image(image)
+    image = check_image(encoded.pixels)
     with one_thread():  # small matrices: more threads would only wait for each other
         signs = dict(zip(SIGNS, measure(image), strict=True))
-    findings = (_enlargement(enlarged), *(one for sign in signs.values() for one in sign.findings))
+    findings = [_inset(encoded.inset), _enlargement(encoded.enlargement)]
+    findings += [one for sign in signs.values() for one in sign.findings]
     opinion, reason = _opinion(signs.values())
-    reason = f"{enlarged.reason} {reason}" if enlarged else reason
-    return PixelEvidence(findings, opinion, reason, signs)
+    return PixelEvidence(tuple(findings), opinion, f"{encoded.reason} {reason}".strip(), signs)
 
 
 def measure(image: Image, names: Iterable[str] | None = None) -> Iterator[Sign]:
@@ -175,6 +173,18 @@ class _Views:
     @cached_property
     def fewer(self) -> list[Image]:
         return list(windows_of(self.image, common_comb.PIXELS, multiple=16))
+
+
+def _inset(found: Inset | None) -> Finding:
+    """Where in the picture the photograph is."""
+    if found is None:
+        return _none("inset", "Nothing blank or drawn frames a photograph; signs are of all of it.")
+    value = {name: getattr(found, name) for name in ("left", "top", "width", "height")}
+    note = (
+        "The rectangle whose pixels differ from their neighbours nearly everywhere, in a picture "
+        "that is blank or drawn elsewhere. All other signs are of this part."
+    )
+    return Finding("inset", value, "DERIVED", note)
 
 
 def _enlargement(found: Enlargement | None) -> Finding:

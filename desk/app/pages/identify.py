@@ -95,8 +95,8 @@ def _show_details(found: Identified) -> None:
         st.error(literal(f"The pixels could not be read. {model['error']}"))
     elif verdict.get("reason"):
         st.info(literal(verdict["reason"]))
-    if verdict.get("enlargement"):
-        st.info(literal(verdict["enlargement"]))
+    if verdict.get("judged"):
+        st.info(literal(verdict["judged"]))
     left, right = st.columns(2)
     with left:
         _show_probabilities(model)
