@@ -193,8 +193,9 @@ def examine_bytes(
     del data  # a gigabyte at most
 
     pixels, verdict, not_enough = None, None, ""
-    judged, found, regions, drawn = None, None, None, b""
+    judged, found, regions, drawn, ratio = None, None, None, b"", 0.0
     if loaded is not None:
+        ratio = loaded.pixels.nbytes / byte_count
         encoded = encoded_picture(loaded.pixels, run.patch_size)
         judged = encoded.pixels
         height, width = judged.shape[:2]
@@ -237,7 +238,7 @@ def examine_bytes(
             mixed=mixed,
         ),
         error_rates=error_rates_finding(
-            rates, named, _measures(judged, byte_count, named, container, pixels)
+            rates, named, _measures(judged, ratio, named, container, pixels)
         ),
         confusions=known_confusions(named, run.labels),
     )
@@ -336,17 +337,25 @@ def _pixel_quality(pixels: PixelEvidence) -> int | None:
 
 def _measures(
     image: Image | None,
-    byte_count: int,
+    file_ratio: float,
     label: str | None,
     container: ContainerEvidence,
     pixels: PixelEvidence | None,
 ) -> dict[str, float]:
-    """What is known of `desk.error_rates.MEASURES`: size always, strength where something tells."""
+    """What is known of `desk.error_rates.MEASURES`: size always, strength where something tells.
+
+    Args:
+        image: What was judged.
+        file_ratio: Bytes of the whole picture's pixels for each byte of the file.
+        label: The class named.
+        container: The file's evidence.
+        pixels: The pixels'.
+    """
     if image is None:
         return {}
     measures = {"short_side": float(min(image.shape[:2]))}
     if label is not None and container.codec == label:  # else the file's size is another codec's
-        measures["ratio"] = image.nbytes / byte_count
+        measures["ratio"] = file_ratio
     if label == "jpeg":
         quality = _container_quality(container) if container.codec == "jpeg" else None
         if quality is None and pixels is not None and pixels.opinion == "jpeg":
