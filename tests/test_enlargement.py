@@ -190,6 +190,27 @@ def test_kernels_are_interpolations(name: str) -> None:
         assert kernel.weight(np.arange(-3.0, 4.0)) == pytest.approx([0, 0, 0, 1, 0, 0, 0])
 
 
+@pytest.mark.parametrize("size", [(312, 395), (360, 456), (331, 419)])
+def test_a_browser_s_enlargement(size: tuple[int, int]) -> None:
+    # As Chromium's screenshots show pictures: weights in sixteenths, sums rounded down.
+    matrices = []
+    for large, small in zip(size, PICTURE.shape[:2], strict=True):
+        places = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
+        lines = np.minimum(places.astype(int), small - 2)
+        shares = np.floor(16 * (places - lines) + 1e-9) / 16
+        matrix = np.zeros((large, small))
+        matrix[np.arange(large), lines] = 1 - shares
+        matrix[np.arange(large), lines + 1] += shares
+        matrices.append(matrix)
+    decoded = through(Jpeg(quality=75))
+    large = np.floor(np.einsum("ya,abc,xb->yxc", matrices[0], decoded, matrices[1]) + 1e-9)
+    small, found = before_enlargement(large.astype(np.uint8), 64)
+    assert found is not None
+    assert "bilinear" in found.kernel
+    assert small.shape == decoded.shape
+    assert np.abs(small.astype(int) - decoded).mean() < 0.6
+
+
 def test_signs_are_of_the_picture_from_before() -> None:
     decoded = through(Jpeg(quality=70))
     evidence = pixel_evidence(enlarged(decoded, 1.37, "bicubic"))

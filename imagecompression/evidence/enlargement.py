@@ -90,12 +90,19 @@ def _mitchell(x: Reals) -> Reals:
     return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
 
 
+def _coarse_bilinear(x: Reals) -> Reals:
+    """Linear interpolation at places in sixteenths, rounded down: Skia's on a CPU, in browsers."""
+    before = 1 - np.floor(16 * x + _EXACT) / 16
+    after = np.floor(16 * (x + 1) + _EXACT) / 16
+    return np.clip(np.where(x >= 0, before, after), 0.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Kernel:
     """An interpolation.
 
     Attributes:
-        weight: Of a sample, by its distance in samples.
+        weight: Of a sample, by how far after it a place is, in samples.
         reach: Distance from which on it is 0.
     """
 
@@ -105,13 +112,14 @@ class Kernel:
 
 KERNELS = {
     "bilinear": Kernel(lambda x: np.maximum(0.0, 1 - np.abs(x)), 1),
+    "coarse bilinear": Kernel(_coarse_bilinear, 1),
     "bicubic": Kernel(_cubic(-0.5), 2),
     "sharp bicubic": Kernel(_cubic(-0.75), 2),
     "Mitchell": Kernel(_mitchell, 2),
     "Lanczos": Kernel(lambda x: np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0), 3),
 }
 """Interpolations that are looked for: Pillow's are bilinear, bicubic and Lanczos, OpenCV's bilinear
-and sharp bicubic, ImageMagick's and browsers' Mitchell's too."""
+and sharp bicubic, ImageMagick's Mitchell's too, Chromium's coarse bilinear."""
 
 REPEATED = "nearest"
 """Interpolation that repeats lines, which needs no least squares to be seen."""
