@@ -80,7 +80,7 @@ def threads() -> tuple[int, int]:
 
 
 def meet_another(folder: Path) -> int:
-    """Wait for a second process, for a minute at most: on a busy machine one takes long to begin."""
+    """Wait for a second process, for a minute at most: busy machines take long to begin one."""
     (folder / str(os.getpid())).touch()
     deadline = time.monotonic() + 60
     while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
