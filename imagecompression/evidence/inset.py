@@ -54,6 +54,8 @@ MOST_ALIKE = 0.3
 
 _SAMPLES = 1 << 16
 _REACH = 48  # pixels around the end of its cells in which an inset's edge is looked for
+_CANDIDATES = 16
+_ROWS_AT_ONCE = 256
 _BESIDE = 8  # lines on either side of an edge that are compared
 
 Colours = npt.NDArray[np.uint32]
@@ -105,15 +107,17 @@ def find_inset(image: Image) -> Inset | None:
     background = colours[:BACKGROUNDS][shares[:BACKGROUNDS] >= LEAST_BACKGROUND]
     if shares[: len(background)].sum() < LEAST_AROUND * LEAST_DRAWN:
         return None  # most photographs, at little cost
-    packed = _packed(image)
-    other = ~np.isin(packed, background)
+    other = np.empty(image.shape[:2], np.bool_)
+    for start in range(0, len(image), _ROWS_AT_ONCE):  # all in 32 bits would need gigabytes
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        other[rows] = ~np.isin(_packed(image[rows]), background)
     for top, left, bottom, right in _rectangles(other):
-        rows = _ends(other[:, left:right].mean(axis=1), top, bottom)
-        columns = _ends(other[top:bottom].mean(axis=0), left, right)
-        if rows is None or columns is None:
+        down = _ends(other[:, left:right].mean(axis=1), top, bottom)
+        across = _ends(other[top:bottom].mean(axis=0), left, right)
+        if down is None or across is None:
             continue
-        inset = Inset(rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0])
-        if min(inset.height, inset.width) >= MIN_SIDE and _is_framed(packed, other, inset):
+        inset = Inset(down[0], across[0], down[1] - down[0], across[1] - across[0])
+        if min(inset.height, inset.width) >= MIN_SIDE and _is_framed(image, other, inset):
             return inset
     return None
 
@@ -122,12 +126,12 @@ def _packed(image: Image) -> Colours:
     """One number for each colour, `(H, W)`."""
     if image.ndim == 2:
         return image.astype(np.uint32)
-    weights = np.array([1 << 16, 1 << 8, 1], np.uint32)
-    return np.asarray(image.astype(np.uint32) @ weights)
+    red, green, blue = (image[..., channel].astype(np.uint32) for channel in range(3))
+    return np.asarray(red << 16 | green << 8 | blue)
 
 
 def _rectangles(other: Mask) -> list[tuple[int, int, int, int]]:
-    """Tops, lefts, bottoms and rights of filled rectangles of cells, in pixels, largest first."""
+    """Tops, lefts, bottoms and rights of the largest filled rectangles of cells, in pixels."""
     from scipy import ndimage  # slow to import
 
     rows, columns = (length // CELL for length in other.shape)
@@ -143,7 +147,7 @@ def _rectangles(other: Mask) -> list[tuple[int, int, int, int]]:
             if inside.mean() >= LEAST_FILL:
                 ends = (down.start, across.start, down.stop, across.stop)
                 found.append((inside.size, tuple(CELL * end for end in ends)))
-    return [ends for _, ends in sorted(found, reverse=True)]
+    return [ends for _, ends in sorted(found, reverse=True)[:_CANDIDATES]]
 
 
 def _ends(profile: npt.NDArray[np.float64], first: int, last: int) -> tuple[int, int] | None:
@@ -171,15 +175,15 @@ def _edge(profile: npt.NDArray[np.float64], near: int) -> tuple[int, float]:
     return int(lines[best]), float(inside[best] - before[best]) / _BESIDE
 
 
-def _is_framed(packed: Colours, other: Mask, inset: Inset) -> bool:
+def _is_framed(image: Image, other: Mask, inset: Inset) -> bool:
     """Whether it is a photograph in a drawing."""
     drawn = ~other
     inside = inset.cut(drawn)
     around = drawn.size - inside.size
     if around < LEAST_AROUND * drawn.size or drawn.sum() - inside.sum() < LEAST_DRAWN * around:
         return False
-    pixels = inset.cut(packed).ravel()
-    colours, shares = _colours(pixels[:: -(-len(pixels) // _SAMPLES)])
+    step = max(1, math.isqrt(inside.size // _SAMPLES))
+    colours, shares = _colours(_packed(inset.cut(image)[::step, ::step]))
     return len(colours) >= LEAST_COLOURS and shares[0] <= MOST_ALIKE
 
 
