@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,7 @@ _PEAKS = 16  # that are looked into
 _WHOLE_FACTORS = (2, 3, 4)
 _FIRST_TRIED = "bicubic"
 _ALIKE = 1.01  # ratio of residuals that tell nothing apart
+_CLEARER = 0.01  # least difference in wholeness that tells kernels apart
 _STANDS_OUT = 0.9  # greatest ratio of the residual to that at the size beside
 _ROWS, _COLUMNS = 256, 64  # looked at for a residual
 _SOME_PIXELS = 1 << 19
@@ -66,6 +68,9 @@ _SMOOTH = 15  # lines that give the usual size of second differences
 _MARGIN = 8  # lines at the borders, where kernels differ
 _RIDGE = 1e-6
 _COLUMNS_AT_ONCE = 512
+_UNITS = 64  # of a gray level, kept between the axes
+_LIMIT = 400 * _UNITS  # of what is kept, in case that a solution runs away
+_ROUNDED_TWICE = 1.12  # least ratio of both residuals where there was rounding between the axes
 _EXACT = 1e-6
 
 Reals = npt.NDArray[np.float64]
@@ -104,15 +109,18 @@ class Kernel:
     Attributes:
         weight: Of a sample, by how far after it a place is, in samples.
         reach: Distance from which on it is 0.
+        lost: By how much rounding makes samples smaller, in gray levels.
     """
 
     weight: Callable[[Reals], Reals]
     reach: int
+    lost: float = 0.0
 
 
 KERNELS = {
     "bilinear": Kernel(lambda x: np.maximum(0.0, 1 - np.abs(x)), 1),
-    "coarse bilinear": Kernel(_coarse_bilinear, 1),
+    # Sums are rounded down. Not quite half of a level, because those of flat areas are whole.
+    "coarse bilinear": Kernel(_coarse_bilinear, 1, lost=0.45),
     "bicubic": Kernel(_cubic(-0.5), 2),
     "sharp bicubic": Kernel(_cubic(-0.75), 2),
     "Mitchell": Kernel(_mitchell, 2),
@@ -261,11 +269,15 @@ class Enlargement:
                 for scale, side in zip((self.rows, self.columns), image.shape, strict=False)
             )
             return np.ascontiguousarray(image[rows][:, columns])
-        flat = _shrunk(image.reshape(len(image), -1), self.rows, self.kernel)
-        turned = flat.reshape(self.height, image.shape[1], -1).transpose(1, 0, 2)
-        flat = _shrunk(turned.reshape(len(turned), -1), self.columns, self.kernel)
-        small = flat.reshape(self.width, self.height, -1).transpose(1, 0, 2)
-        return np.ascontiguousarray(small.reshape(self.height, self.width, *image.shape[2:]))
+        lost = KERNELS[self.kernel].lost
+        scales, axes = (self.rows, self.columns), (0, 1)
+        if self.residual[0] > self.residual[1]:  # what was scaled last comes first
+            axes = (1, 0)
+        found = _along(image, axes[0], scales[axes[0]], self.kernel, lost)
+        if _is_rounded_twice(*self.residual):
+            found = np.rint(found / _UNITS).astype(np.int16) * _UNITS
+        found = _along(found, axes[1], scales[axes[1]], self.kernel, units=_UNITS)
+        return np.clip(np.rint(found / _UNITS), 0, 255).astype(np.uint8)
 
 
 def enlargement(image: Image) -> Enlargement | None:
@@ -281,10 +293,10 @@ def enlargement(image: Image) -> Enlargement | None:
     if repeated:
         return repeated
     planes = _both_ways(image)
-    rows, columns = (_Axis.of(plane) for plane in planes)
+    middle = _Middle.of(*planes)
     spectrum = _Spectrum.of(*planes)
     found = [
-        _whole_fitted(rows, columns, sizes)
+        _whole_fitted(middle, sizes)
         for sizes in _likely_sizes(height, width, spectrum)
         if all(
             LEAST_FACTOR <= large / small <= MOST_FACTOR
@@ -292,7 +304,7 @@ def enlargement(image: Image) -> Enlargement | None:
         )
     ]
     if not any(one and one.decisive for one in found):
-        found += [_crop_fitted(rows, columns, factor) for factor in _likely_factors(spectrum)]
+        found += [_crop_fitted(middle, factor) for factor in _likely_factors(spectrum)]
     # An enlargement by three is nearly one by 1.5 too: the smallest picture explains most.
     best = min(
         (one for one in found if one), key=lambda one: (not one.decisive, one.height), default=None
@@ -415,6 +427,28 @@ class _Axis:
 
 
 @dataclass(frozen=True)
+class _Middle:
+    """The middle of a picture.
+
+    Attributes:
+        rows: Down the columns.
+        columns: Along the rows.
+        block: All samples in both, `(R, C)`.
+    """
+
+    rows: _Axis
+    columns: _Axis
+    block: Reals
+
+    @classmethod
+    def of(cls, plane: Image, turned: Image) -> _Middle:
+        """That of a plane, also given turned."""
+        rows, columns = _Axis.of(plane), _Axis.of(turned)
+        down, across = (slice(axis.first, axis.first + len(axis.seen)) for axis in (rows, columns))
+        return cls(rows, columns, plane[down, across].astype(np.float64))
+
+
+@dataclass(frozen=True)
 class _Spectrum:
     """How clearly the second differences have each period, down the columns and along the rows.
 
@@ -501,29 +535,31 @@ def _periods(plane: Image, count: int) -> Reals:
     return np.asarray(np.abs(np.fft.rfft(surplus * window, count)) / math.sqrt(power))
 
 
-def _whole_fitted(rows: _Axis, columns: _Axis, size: tuple[int, int]) -> Enlargement | None:
+def _whole_fitted(middle: _Middle, size: tuple[int, int]) -> Enlargement | None:
     """The enlargement from one size that explains the picture best."""
+    rows, columns = middle.rows, middle.columns
     down, across = map(Scale.whole, (rows.height, columns.height), size)
     # Any kernel, even a wrong one, explains the size better than that of a line more.
     first, beside = (_residual(rows, one, _FIRST_TRIED)[0] for one in (down, down.beside()[0]))
-    return None if first > _STANDS_OUT * beside else _fitted(rows, columns, down, across)
+    return None if first > _STANDS_OUT * beside else _fitted(middle, down, across)
 
 
-def _crop_fitted(rows: _Axis, columns: _Axis, factor: Fraction) -> Enlargement | None:
+def _crop_fitted(middle: _Middle, factor: Fraction) -> Enlargement | None:
     """The crop of an enlargement by a factor that explains the picture best."""
     scales = []
-    for axis in (rows, columns):
+    for axis in (middle.rows, middle.columns):
         cuts = [Scale.crop(axis.height, factor, cut) for cut in range(factor.numerator)]
         residuals = [_residual(axis, scale, _FIRST_TRIED)[0] for scale in cuts]
         best, second = sorted(residuals)[:2]
         if best > _STANDS_OUT * second:
             return None
         scales.append(cuts[residuals.index(best)])
-    return _fitted(rows, columns, *scales)
+    return _fitted(middle, *scales)
 
 
-def _fitted(rows: _Axis, columns: _Axis, down: Scale, across: Scale) -> Enlargement | None:
+def _fitted(middle: _Middle, down: Scale, across: Scale) -> Enlargement | None:
     """The kernel that explains the picture best as an enlargement with given scales."""
+    rows, columns = middle.rows, middle.columns
     fits = {}
     for name in KERNELS:
         fit = _residual(rows, down, name)
@@ -533,8 +569,13 @@ def _fitted(rows: _Axis, columns: _Axis, down: Scale, across: Scale) -> Enlargem
         return None
     sums = {name: fit[0] + turned[0] for name, (fit, turned) in fits.items()}
     alike = [name for name, one in sums.items() if one <= _ALIKE * min(sums.values())]
-    # Bilinear and bicubic enlargements by two are alike, but only one of them is of integers.
-    name = min(alike, key=lambda name: _fraction(rows, down, name)) if alike[1:] else alike[0]
+    name = alike[0]
+    if alike[1:]:
+        # Bilinear and bicubic enlargements by two are alike, but only one of them is of integers.
+        twice = _is_rounded_twice(*(one[0] for one in fits[name]))
+        whole = {one: _wholeness(middle, (down, across), one, twice) for one in alike}
+        clearest = max(alike, key=lambda one: whole[one])
+        name = clearest if whole[clearest] > whole[name] + _CLEARER else name
     fit, turned = fits[name]
     lead = min(
         _residual(axis, beside, name)[0] / max(found, 1e-3)
@@ -567,11 +608,32 @@ def _residual(axis: _Axis, scale: Scale, kernel: str) -> tuple[float, float]:
     return math.sqrt(float(squares.sum()) / (freedom * squares.shape[1])), kurtosis
 
 
-def _fraction(axis: _Axis, scale: Scale, kernel: str) -> float:
-    """Mean distance from integers of the samples whose enlargement comes nearest."""
-    matrix = _system(axis, scale, kernel)
-    samples = np.linalg.lstsq(matrix, axis.seen, rcond=None)[0][_MARGIN:-_MARGIN]
-    return float(np.abs(samples - np.rint(samples)).mean())
+def _is_rounded_twice(*residuals: float) -> bool:
+    """Whether there was rounding between the axes, from the residuals along both."""
+    return max(residuals) >= _ROUNDED_TWICE * min(residuals)
+
+
+def _wholeness(middle: _Middle, scales: tuple[Scale, Scale], kernel: str, twice: bool) -> float:
+    """How near to integers the samples are whose enlargement comes nearest, from -1 to 1.
+
+    Args:
+        middle: Of the picture.
+        scales: Down the columns and along the rows.
+        kernel: Name in `KERNELS`.
+        twice: Whether there was rounding between the axes too, so that the first gives integers.
+    """
+    axes = (middle.rows, middle.columns)
+    down, across = (_system(axis, scale, kernel) for axis, scale in zip(axes, scales, strict=True))
+    seen = (middle.rows.seen if twice else middle.block) + KERNELS[kernel].lost
+    samples = _inside(np.linalg.lstsq(down, seen, rcond=None)[0])
+    if not twice:
+        samples = _inside(np.linalg.lstsq(across, samples.T, rcond=None)[0])
+    return float(np.cos(2 * np.pi * samples).mean())
+
+
+def _inside(samples: Reals) -> Reals:
+    """Without the lines at the borders, which are less certain."""
+    return samples[_MARGIN:-_MARGIN]
 
 
 def _system(axis: _Axis, scale: Scale, kernel: str) -> Reals:
@@ -583,8 +645,35 @@ def _system(axis: _Axis, scale: Scale, kernel: str) -> Reals:
     return matrix[:, np.abs(matrix).max(axis=0) > 0]
 
 
-def _shrunk(samples: npt.NDArray[np.uint8], scale: Scale, kernel: str) -> npt.NDArray[np.uint8]:
-    """The lines from before whose enlargement comes nearest to `(H, N)`, rounded."""
+def _along(
+    samples: npt.NDArray[np.integer[Any]],
+    axis: int,
+    scale: Scale,
+    kernel: str,
+    lost: float = 0.0,
+    units: int = 1,
+) -> npt.NDArray[np.int16]:
+    """`_shrunk` down the columns (0) or along the rows (1) of `(H, W)` or `(H, W, C)`."""
+    turned = np.moveaxis(samples, axis, 0)
+    flat = _shrunk(turned.reshape(len(turned), -1), scale, kernel, lost, units)
+    return np.moveaxis(flat.reshape(scale.lines, *turned.shape[1:]), 0, axis)
+
+
+def _shrunk(
+    samples: npt.NDArray[np.integer[Any]], scale: Scale, kernel: str, lost: float, units: int
+) -> npt.NDArray[np.int16]:
+    """The lines from before whose enlargement comes nearest to `(H, N)`.
+
+    Args:
+        samples: The lines now.
+        scale: How they lie.
+        kernel: Name in `KERNELS`.
+        lost: What is to be added to each sample, in gray levels.
+        units: Of a gray level, that the samples count.
+
+    Returns:
+        `(lines, N)`, in units of 1 / `_UNITS` of a gray level.
+    """
     from scipy.sparse import csr_array, eye_array
     from scipy.sparse.linalg import splu
 
@@ -598,9 +687,10 @@ def _shrunk(samples: npt.NDArray[np.uint8], scale: Scale, kernel: str) -> npt.ND
         (weights[inside], (rows[inside], lines[inside] - start)), shape=(height, count)
     )
     solver = splu((matrix.T @ matrix + _RIDGE * eye_array(count)).tocsc())
-    found = np.empty((scale.lines, samples.shape[1]), np.uint8)
+    found = np.empty((scale.lines, samples.shape[1]), np.int16)
     for first in range(0, samples.shape[1], _COLUMNS_AT_ONCE):
         some = slice(first, first + _COLUMNS_AT_ONCE)
-        solved = solver.solve(matrix.T @ samples[:, some].astype(np.float64))
-        found[:, some] = np.clip(np.rint(solved[-start : scale.lines - start]), 0, 255)
+        levels = samples[:, some].astype(np.float64) / units + lost
+        solved = solver.solve(matrix.T @ levels)[-start : scale.lines - start]
+        found[:, some] = np.clip(np.rint(solved * _UNITS), -_LIMIT, _LIMIT)
     return found
