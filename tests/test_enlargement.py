@@ -24,6 +24,7 @@ from imagecompression.evidence.enlargement import (
     before_enlargement,
     enlargement,
 )
+from imagecompression.evidence.jpeg_history import GRID_RATIO, jpeg_history
 from imagecompression.evidence.pixel_evidence import pixel_evidence
 from train.classification import classify
 
@@ -111,6 +112,17 @@ def test_a_crop_holds_the_lines_whose_middles_it_shows(seen: int, factor: str, c
     nearest = np.take_along_axis(lines, weights.argmax(axis=1)[:, None], axis=1)[:, 0]
     places = scale.places(0, seen) - 0.5 - inside[0]
     assert np.abs(nearest - places).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("quality", [50, 75])
+def test_the_grid_of_a_jpeg_from_before_is_not_one_of_now(quality: int) -> None:
+    decoded = through(Jpeg(quality=quality))
+    large = enlarged(decoded, 2.0, "Lanczos")
+    assert jpeg_history(large).vote_ratio >= GRID_RATIO
+    small, found = before_enlargement(large, 64)
+    assert found is not None
+    assert found.factor == 2
+    assert (small == decoded).mean() > 0.9
 
 
 def test_gray_pictures() -> None:
@@ -229,11 +241,11 @@ def test_axes_are_undone_in_turn(library: str, turned: bool, factor: float) -> N
 
 @pytest.mark.parametrize("kernel", ["bilinear", "sharp bicubic"])
 def test_kernels_that_explain_an_enlargement_by_two_alike(kernel: str) -> None:
-    large = enlarged(SMOOTH, 2.0, kernel, library="opencv")
+    large = enlarged(PICTURE, 2.0, kernel, library="opencv")
     small, found = before_enlargement(large, 64)
     assert found is not None
     assert found.kernel == kernel
-    assert (small == SMOOTH).mean() > 0.8
+    assert (small == PICTURE).mean() > 0.85
 
 
 def test_signs_are_of_the_picture_from_before() -> None:

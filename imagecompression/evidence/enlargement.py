@@ -53,10 +53,19 @@ PEAKEDNESS = 3.5
 LEAD = 1.5
 """Least ratio of the residual at sizes beside to that at the size found."""
 
+TEXTURED_PEAKEDNESS = 3.2
+BLANK_PEAKEDNESS = 8.0
+BLANK_LEAD = 4.0
+"""Blank parts have no residual, which makes that of all peaked. So of pictures with such parts: the
+greatest kurtosis where the picture changes, and of all, and the least ratio."""
+
 _PEAK = 2.0  # least height of a period, in units of a flat spectrum's
 _PEAKS = 16  # that are looked into
 _WHOLE_FACTORS = (2, 3, 4)
 _FIRST_TRIED = "bicubic"
+_LINES = 5  # lines within which a picture may change
+_CHANGE = 4  # gray levels
+_LEAST_CHANGING = 0.05  # share of the samples
 _ALIKE = 1.01  # ratio of residuals that tell nothing apart
 _CLEARER = 0.01  # least difference in wholeness that tells kernels apart
 _STANDS_OUT = 0.9  # greatest ratio of the residual to that at the size beside
@@ -206,6 +215,8 @@ class Enlargement:
         beside: Least ratio of that at scales beside (`Scale.beside`) to that at this one; infinite
             where lines were repeated.
         peakedness: The residual's kurtosis, the greater of both axes; 0 where lines were repeated.
+        textured: The same where the picture changes from line to line; infinite where it hardly
+            does.
     """
 
     rows: Scale
@@ -214,6 +225,7 @@ class Enlargement:
     residual: tuple[float, float]
     beside: float
     peakedness: float
+    textured: float
 
     @property
     def height(self) -> int:
@@ -242,7 +254,13 @@ class Enlargement:
             return True
         low, high = sorted(self.residual)
         rounded = low <= ROUNDING and LEAST_ROUNDING <= high <= TWICE_ROUNDED
-        return rounded and self.peakedness <= PEAKEDNESS and self.beside >= LEAD
+        even = self.peakedness <= PEAKEDNESS and self.beside >= LEAD
+        blank = (
+            self.textured <= TEXTURED_PEAKEDNESS
+            and self.peakedness <= BLANK_PEAKEDNESS
+            and self.beside >= BLANK_LEAD
+        )
+        return rounded and (even or blank)
 
     @property
     def reason(self) -> str:
@@ -309,7 +327,7 @@ def enlargement(image: Image) -> Enlargement | None:
     best = min(
         (one for one in found if one), key=lambda one: (not one.decisive, one.height), default=None
     )
-    return None if best is None or (best.decisive and _has_own_grid(image)) else best
+    return None if best is None or (best.decisive and _has_own_grid(image, best)) else best
 
 
 def before_enlargement(image: Image, least_side: int) -> tuple[Image, Enlargement | None]:
@@ -333,13 +351,15 @@ def before_enlargement(image: Image, least_side: int) -> tuple[Image, Enlargemen
         return found.undone(image), found
 
 
-def _has_own_grid(image: Image) -> bool:
+def _has_own_grid(image: Image, found: Enlargement) -> bool:
     """Whether the picture was a JPEG or JPEG 2000 at its present size.
 
-    What they leave of a smooth picture may be nearly an enlargement, by 8/7 or 4/3.
+    What they leave of a smooth picture may be nearly an enlargement, by 8/7 or 4/3. But one by two
+    of a JPEG has its grid too, at every other place; that of the picture from before is clearer.
     """
-    if jpeg_history(image).vote_ratio >= GRID_RATIO:
-        return True
+    clearness = jpeg_history(image).vote_ratio
+    if clearness >= GRID_RATIO:
+        return jpeg_history(found.undone(image)).vote_ratio <= clearness
     lumas = [luma_of(window) for window in windows_of(image, _SOME_PIXELS, multiple=16)]
     if min(min(luma.shape) for luma in lumas) < wavelet_zeros.MIN_SIDE:
         return False
@@ -359,7 +379,7 @@ def _repetition(image: Image) -> Enlargement | None:
     rows, columns = (_lines_repeated(_new_lines(plane)) for plane in _both_ways(image))
     if rows is None or columns is None:
         return None
-    return Enlargement(rows, columns, REPEATED, (0.0, 0.0), math.inf, 0.0)
+    return Enlargement(rows, columns, REPEATED, (0.0, 0.0), math.inf, 0.0, 0.0)
 
 
 def _lines_repeated(new: npt.NDArray[np.bool_]) -> Scale | None:
@@ -408,11 +428,13 @@ class _Axis:
         first: The first row.
         seen: The columns of most detail without clipped samples, where sums may have been cut,
             `(R, C)`.
+        changing: Where they change, `(R, C)`.
     """
 
     height: int
     first: int
     seen: Reals
+    changing: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, plane: Image) -> _Axis:
@@ -423,7 +445,10 @@ class _Axis:
         detail = np.abs(np.diff(seen, 2, axis=0)).sum(axis=0)
         detail[(seen.min(axis=0) <= 0) | (seen.max(axis=0) >= 255)] = 0
         chosen = np.argsort(detail)[-_COLUMNS:]
-        return cls(height, first, seen[:, chosen[detail[chosen] > 0]].astype(np.float64))
+        seen = seen[:, chosen[detail[chosen] > 0]].astype(np.float64)
+        around = np.pad(seen, ((_LINES // 2, _LINES // 2), (0, 0)), mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(around, _LINES, axis=0)
+        return cls(height, first, seen, windows.max(-1) - windows.min(-1) >= _CHANGE)
 
 
 @dataclass(frozen=True)
@@ -480,15 +505,16 @@ class _Spectrum:
 
 
 def _likely_sizes(height: int, width: int, spectrum: _Spectrum) -> list[tuple[int, int]]:
-    """Sizes (height, width) that periods speak for, and whole fractions.
+    """Sizes (height, width) that periods speak for, and those of whole factors and of displays'.
 
-    Those of two have no period; those of others a short one, which a codec's grid may hide.
+    Twice the size has no period; others may have one that a codec's grid hides.
     """
     sizes = {
         (height // whole, width // whole)
         for whole in _WHOLE_FACTORS
         if height % whole == width % whole == 0
     }
+    sizes |= {(round(height / factor), round(width / factor)) for factor in SCREEN_FACTORS}
     count, apart, both = spectrum.count, spectrum.apart, spectrum.both
     for _ in range(_PEAKS):
         peak = int(both.argmax())
@@ -573,39 +599,54 @@ def _fitted(middle: _Middle, down: Scale, across: Scale) -> Enlargement | None:
     if alike[1:]:
         # Bilinear and bicubic enlargements by two are alike, but only one of them is of integers.
         twice = _is_rounded_twice(*(one[0] for one in fits[name]))
-        whole = {one: _wholeness(middle, (down, across), one, twice) for one in alike}
-        clearest = max(alike, key=lambda one: whole[one])
-        name = clearest if whole[clearest] > whole[name] + _CLEARER else name
+        whole = {
+            one: _wholeness(middle, (down, across), one, twice)
+            for one in alike
+            if not (twice and KERNELS[one].lost)  # sums are rounded down once, not along each axis
+        }
+        clearest = max(whole, key=lambda one: whole[one])
+        if name not in whole or whole[clearest] > whole[name] + _CLEARER:
+            name = clearest
     fit, turned = fits[name]
     lead = min(
         _residual(axis, beside, name)[0] / max(found, 1e-3)
         for axis, scale, found in ((rows, down, fit[0]), (columns, across, turned[0]))
         for beside in scale.beside()
     )
-    residual, peakedness = (fit[0], turned[0]), max(fit[1], turned[1])
-    return Enlargement(down, across, name, residual, lead, peakedness)
+    peakedness, textured = max(fit[1], turned[1]), max(fit[2], turned[2])
+    return Enlargement(down, across, name, (fit[0], turned[0]), lead, peakedness, textured)
 
 
-def _residual(axis: _Axis, scale: Scale, kernel: str) -> tuple[float, float]:
+def _residual(axis: _Axis, scale: Scale, kernel: str) -> tuple[float, float, float]:
     """What no enlargement with that scale explains.
 
     Returns:
-        Its root mean square by degree of freedom, and its kurtosis; infinite where there are too
-        few rows, or too few columns without clipped samples: sums may have been cut there.
+        Its root mean square by degree of freedom, its kurtosis, and that where the picture changes;
+        infinite where there are too few rows, or too few columns without clipped samples: sums may
+        have been cut there.
     """
     matrix = _system(axis, scale, kernel)
     freedom = matrix.shape[0] - matrix.shape[1]
     if freedom < 1 or axis.seen.shape[1] < _LEAST_COLUMNS:
-        return math.inf, math.inf
+        return math.inf, math.inf, math.inf
     basis, _ = np.linalg.qr(matrix)
     squares = (axis.seen - basis @ (basis.T @ axis.seen)) ** 2
     # The first scaling may have cut sums too, which the second hides: the worst columns go.
     order = np.argsort(squares.sum(axis=0))
-    squares = squares[:, order[: len(order) * 3 // 4]]
+    kept = order[: len(order) * 3 // 4]
+    squares = squares[:, kept]
     free = 1 - (basis**2).sum(axis=1)  # how much of a row's own error is left in it
-    alike = squares[free > _LEAST_FREE] / free[free > _LEAST_FREE, np.newaxis]
-    kurtosis = float((alike**2).mean() / max(float(alike.mean()) ** 2, 1e-12))
-    return math.sqrt(float(squares.sum()) / (freedom * squares.shape[1])), kurtosis
+    rows = free > _LEAST_FREE
+    alike = squares[rows] / free[rows, np.newaxis]
+    textured = alike[axis.changing[rows][:, kept]]
+    enough = textured.size >= _LEAST_CHANGING * alike.size
+    rms = math.sqrt(float(squares.sum()) / (freedom * squares.shape[1]))
+    return rms, _kurtosis(alike), _kurtosis(textured) if enough else math.inf
+
+
+def _kurtosis(squares: Reals) -> float:
+    """That of samples of mean 0, from their squares."""
+    return float((squares**2).mean() / max(float(squares.mean()) ** 2, 1e-12))
 
 
 def _is_rounded_twice(*residuals: float) -> bool:
