@@ -129,10 +129,11 @@ def test_an_enlarged_screen() -> None:
     screen = PilImage.fromarray(screenshot(PICTURE))
     large = screen.resize((960, 720), PilImage.Resampling.BILINEAR)
     found = encoded_picture(np.asarray(large), 64)
-    assert found.inset is not None
-    assert found.pixels.shape == PICTURE.shape
+    assert found.enlargement is not None
+    assert (found.enlargement.height, found.enlargement.width) == (480, 640)
+    assert found.inset == WHERE  # in the screen as it was before
     assert np.abs(found.pixels.astype(int) - PICTURE)[2:-2, 2:-2].mean() < 1
-    assert found.reason.startswith(found.inset.reason)
+    assert found.reason == f"{found.enlargement.reason} {WHERE.reason}"
 
 
 def test_verdict_and_report_say_so(tmp_path: Path) -> None:

@@ -287,15 +287,14 @@ class Enlargement:
                 for scale, side in zip((self.rows, self.columns), image.shape, strict=False)
             )
             return np.ascontiguousarray(image[rows][:, columns])
-        lost = KERNELS[self.kernel].lost
-        scales, axes = (self.rows, self.columns), (0, 1)
-        if self.residual[0] > self.residual[1]:  # what was scaled last comes first
-            axes = (1, 0)
-        found = _along(image, axes[0], scales[axes[0]], self.kernel, lost)
+        scales, lost = (self.rows, self.columns), KERNELS[self.kernel].lost
+        # What was scaled last, and so was not rounded twice, is undone first.
+        first, second = (0, 1) if self.residual[0] <= self.residual[1] else (1, 0)
+        found = _along(image, first, scales[first], self.kernel, lost)
         if _is_rounded_twice(*self.residual):
-            found = np.rint(found / _UNITS).astype(np.int16) * _UNITS
-        found = _along(found, axes[1], scales[axes[1]], self.kernel, units=_UNITS)
-        return np.clip(np.rint(found / _UNITS), 0, 255).astype(np.uint8)
+            found = _rounded(found) * _UNITS
+        found = _rounded(_along(found, second, scales[second], self.kernel, units=_UNITS))
+        return np.ascontiguousarray(np.clip(found, 0, 255), np.uint8)
 
 
 def enlargement(image: Image) -> Enlargement | None:
@@ -445,10 +444,10 @@ class _Axis:
         detail = np.abs(np.diff(seen, 2, axis=0)).sum(axis=0)
         detail[(seen.min(axis=0) <= 0) | (seen.max(axis=0) >= 255)] = 0
         chosen = np.argsort(detail)[-_COLUMNS:]
-        seen = seen[:, chosen[detail[chosen] > 0]].astype(np.float64)
-        around = np.pad(seen, ((_LINES // 2, _LINES // 2), (0, 0)), mode="edge")
+        detailed = seen[:, chosen[detail[chosen] > 0]].astype(np.float64)
+        around = np.pad(detailed, ((_LINES // 2, _LINES // 2), (0, 0)), mode="edge")
         windows = np.lib.stride_tricks.sliding_window_view(around, _LINES, axis=0)
-        return cls(height, first, seen, windows.max(-1) - windows.min(-1) >= _CHANGE)
+        return cls(height, first, detailed, windows.max(-1) - windows.min(-1) >= _CHANGE)
 
 
 @dataclass(frozen=True)
@@ -672,7 +671,7 @@ def _wholeness(middle: _Middle, scales: tuple[Scale, Scale], kernel: str, twice:
     return float(np.cos(2 * np.pi * samples).mean())
 
 
-def _inside(samples: Reals) -> Reals:
+def _inside(samples: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
     """Without the lines at the borders, which are less certain."""
     return samples[_MARGIN:-_MARGIN]
 
@@ -698,6 +697,11 @@ def _along(
     turned = np.moveaxis(samples, axis, 0)
     flat = _shrunk(turned.reshape(len(turned), -1), scale, kernel, lost, units)
     return np.moveaxis(flat.reshape(scale.lines, *turned.shape[1:]), 0, axis)
+
+
+def _rounded(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Whole gray levels, of samples in units of 1 / `_UNITS` of one."""
+    return (samples + _UNITS // 2) // _UNITS
 
 
 def _shrunk(
