@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import numpy as np
 import psutil
 import pytest
 from brightness_run import write_run
+from chromium import CHROMIUM, FLAGS, needs_chromium
 from conftest import photograph_like
 from tiny_dataset import write_tiny_dataset
 
@@ -36,12 +36,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 ROOT = Path(__file__).parent.parent
 SCREENSHOTS = ROOT / "screenshots"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]  # fmt: skip
 PATIENCE = 120_000
 """Milliseconds: machines that run tests are busy."""
 
@@ -51,10 +45,7 @@ WARM = 15
 
 MEBIBYTE = 1 << 20
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="there is no Chromium here; as root, `apt-get install chromium` brings one",
-)
+pytestmark = needs_chromium
 
 
 class Server:
