@@ -78,8 +78,8 @@ def test_enlarged_it_is_brought_back(browser: Any, scale: float, width: int) -> 
     inner = decoded[4:-4, 4:-4]
     errors = [
         np.abs(found.pixels[top:, left:][: len(inner), : inner.shape[1]].astype(int) - inner).mean()
-        for top in (3, 4, 5)
-        for left in (3, 4, 5)
+        for top in range(4, 7)
+        for left in range(4, 7)
     ]
-    assert min(errors) < 0.35
+    assert min(errors) < 0.4
     assert jpeg_history(found.pixels).quality == 80
