@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import photograph_like
 
-from imagecompression import Avif, Codec, Image, Jpeg2000, JpegXr, KMeans, Lossless, Svd
+from imagecompression import Avif, Codec, Image, Jpeg, Jpeg2000, JpegXr, KMeans, Lossless, Svd
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.pixel_evidence import pixel_evidence
 from train.classification import classify
-from train.decisive_signs import RULED_OUT, DecisiveSign, decisive_sign, sign_in
+from train.decisive_signs import MISSED, RULED_OUT, DecisiveSign, decisive_sign, sign_in
 from train.verdict import as_json, verdict_from_patches
 
 LABELS = ["uncompressed", "jpeg", "jpegxr", "bpg"]
@@ -48,9 +48,11 @@ def test_what_a_sign_rules_out(opinion: str | None, labels: list[str], possible:
 
 
 def test_signs_of_files_and_of_none() -> None:
-    assert decisive_sign(PICTURE) == DecisiveSign()
     assert decisive_sign(PICTURE[:20]) == DecisiveSign()
-    assert decisive_sign(SMOOTH) == DecisiveSign()
+    for picture in (PICTURE, SMOOTH):
+        sign = decisive_sign(picture)
+        assert (sign.opinion, sign.missed) == (None, "jpeg2000")
+    assert decisive_sign(PICTURE[:180]) == DecisiveSign()  # too small to miss anything
     assert decisive_sign(through(JpegXr(quality=90))).opinion == "jpegxr"
     assert decisive_sign(through(Jpeg2000(ratio=5))).opinion == "jpeg2000"
     for codec in (Svd(step=3), Svd(step=3, block=4)):
@@ -103,6 +105,26 @@ def test_a_verdict_tells_what_took_the_networks_answer_back() -> None:
         [[0.1, 0.1, 0.1, 0.7]], LABELS, sign=DecisiveSign(SOME_CODEC, "A")
     )
     assert (agreed.answer, agreed.network_label, agreed.reason) == ("bpg", None, "")
+
+
+def test_a_missing_sign_makes_its_codec_less_likely() -> None:
+    labels = ["uncompressed", "jpeg2000", "bpg"]
+    missing = DecisiveSign(None, "No zeros.", "jpeg2000")
+    assert missing.factors(labels).tolist() == [1, MISSED, 1]
+    assert missing.factors(["jpeg"]).tolist() == [1]
+    both = DecisiveSign(SOME_CODEC, "A comb.", "jpeg2000")
+    assert both.factors(labels).tolist() == [RULED_OUT, MISSED, 1]
+    unsure = verdict_from_patches([[0.3, 0.7, 0.0]], labels, sign=missing)
+    assert (unsure.answer, unsure.network_label) == ("uncompressed", "jpeg2000")
+    assert unsure.reason == "The network alone says jpeg2000. No zeros."
+    sure = verdict_from_patches([[0.01, 0.99, 0.0]], labels, sign=missing)
+    assert (sure.answer, sure.reason) == ("jpeg2000", "")
+
+
+def test_zeros_of_jpeg2000_stay_where_its_comb_does_not() -> None:
+    sign = decisive_sign(through(Jpeg(quality=95), through(Jpeg2000(ratio=40))))
+    assert (sign.opinion, sign.missed) == ("jpeg2000", None)
+    assert "zeros" in sign.reason
 
 
 def test_a_sure_network_is_not_overruled_by_one_sign() -> None:

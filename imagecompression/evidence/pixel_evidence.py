@@ -63,11 +63,14 @@ class Sign:
         findings: What was measured.
         codec: Name of the codec for which they are decisive, or `SOME_CODEC`; None if for none.
         reason: One sentence on it; empty if for none.
+        missed: Name of the codec that nearly always leaves them, where they are not there; else
+            None.
     """
 
     findings: tuple[Finding, ...]
     codec: str | None = None
     reason: str = ""
+    missed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -306,8 +309,10 @@ def _wavelets(lumas: Sequence[Plane]) -> Sign:
         "At the first level both are under 0.03 without JPEG 2000, mostly."
     )
     findings = (Finding("wavelet_zeros", value, "DERIVED", note),)
-    if not wavelet_zeros.decisive(found.values()):
+    if _least_side(lumas) < wavelet_zeros.DECISIVE_SIDE:
         return Sign(findings)
+    if not wavelet_zeros.decisive(found.values()):
+        return Sign(findings, missed="jpeg2000")
     wavelet = max(found, key=lambda name: sum(level.contrast for level in found[name]))
     reason = (
         f"Was a JPEG 2000: the bands of the {wavelet} wavelet hold more zeros at one position than "

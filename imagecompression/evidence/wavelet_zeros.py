@@ -21,6 +21,9 @@ LEVELS = 3
 MIN_SIDE = 96
 """Smaller windows leave too few coefficients at the last level."""
 
+DECISIVE_SIDE = 192
+"""In smaller windows chance may look like JPEG 2000."""
+
 ZERO = 0.7
 """Coefficients below this, in gray levels, count as zero: rounding to 8 bits moves them by 0.35."""
 
