@@ -68,10 +68,13 @@ class DecisiveSign:
             possible = {self.opinion, "jpeg"}  # a JPEG shows any of the combs now and then
         else:
             possible = set(labels) - {"uncompressed"}
-        found = np.array([1.0 if label in possible else RULED_OUT for label in labels])
-        if self.missed in labels:
-            found[list(labels).index(self.missed)] *= MISSED
-        return found
+        return np.array(
+            [
+                (1.0 if label in possible else RULED_OUT)
+                * (MISSED if label == self.missed else 1.0)
+                for label in labels
+            ]
+        )
 
     def applied(
         self, probabilities: npt.NDArray[np.float64], labels: Sequence[str]
