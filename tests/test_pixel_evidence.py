@@ -439,6 +439,21 @@ def test_a_demosaicked_picture_has_no_comb_of_wavelets() -> None:
     assert pixel_evidence(picture).opinion is None
 
 
+def test_samples_put_between_all_others_are_no_jpeg2000() -> None:
+    """Corners on corners, as some libraries enlarge by two: all that the 5/3 wavelet predicts."""
+    large = np.zeros((2 * 264 - 1, 2 * 328 - 1, 3))
+    large[::2, ::2] = PICTURE
+    large[1::2] = (large[:-1:2] + large[2::2]) / 2
+    large[:, 1::2] = (large[:, :-1:2] + large[:, 2::2]) / 2
+    found = pixel_evidence(np.rint(large).astype(np.uint8))
+    assert found.opinion is None
+    zeros = found.finding("wavelet_zeros")
+    assert zeros is not None
+    first, second, _ = zeros.value["5/3"]
+    assert first["share"] > 0.95
+    assert second["lead"] < 0.02
+
+
 def test_sizes_an_offset_apart_have_teeth_too() -> None:
     sizes = (np.arange(20000) % 9 + 2.3).astype(np.float32) * 3
     spectrum = tooth_spectrum(sizes, 1.5, 128)
