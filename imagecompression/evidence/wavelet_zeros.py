@@ -34,8 +34,8 @@ Colours interpolated from a sensor's grid lead by up to 0.05 there, though not a
 """
 
 MOST_ZEROS = 0.9
-"""Greatest share of zeros at the first level where that is enough: samples put in the middle between
-all others, as by enlarging by two, leave nothing but zeros there, and no lead at the second."""
+"""Greatest share of zeros at the first level where that is enough: samples put in the middle
+between all others, as by enlarging by two, leave nothing but zeros there, and no second lead."""
 
 TWO_LEADS = 0.02
 """The same at each of the first two levels, which is enough too."""
@@ -103,11 +103,9 @@ def decisive(found: Iterable[Sequence[LevelZeros]]) -> bool:
     """Whether the levels of some wavelets, finest first, show JPEG 2000."""
     wavelets = list(found)
     leads = np.max([[level.lead for level in levels] for levels in wavelets], axis=0)
-    first = max((one[0].lead for one in wavelets if one[0].share <= MOST_ZEROS), default=0.0)
     contrasts = np.max([[level.contrast for level in levels] for levels in wavelets], axis=0)
-    return bool(
-        first >= FIRST_LEAD or min(leads[:2]) >= TWO_LEADS or min(contrasts[1:]) >= COARSE_CONTRAST
-    )
+    first_alone = leads[0] >= FIRST_LEAD and max(one[0].share for one in wavelets) <= MOST_ZEROS
+    return bool(first_alone or min(leads[:2]) >= TWO_LEADS or min(contrasts[1:]) >= COARSE_CONTRAST)
 
 
 def _transformed(
