@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+from chromium import CHROMIUM, FLAGS
 
 
 def photograph_like(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
@@ -86,3 +88,14 @@ def s3_server() -> Iterator[str]:
         finally:
             server.kill()
             server.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for modules marked with `chromium.needs_chromium`."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import pytest
 from brightness_run import write_run
-from chromium import CHROMIUM, FLAGS, needs_chromium
+from chromium import needs_chromium
 from conftest import photograph_like
 from tiny_dataset import write_tiny_dataset
 
@@ -104,14 +104,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert not list(found.temporary.iterdir()), "the app left files behind"
     assert not (found.home / ".streamlit").exists()
     assert "Traceback" not in found.log.read_text()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from chromium import CHROMIUM, FLAGS, needs_chromium
+from chromium import needs_chromium
 from conftest import photograph_like
 from PIL import Image as PilImage
 
@@ -17,7 +16,7 @@ from imagecompression import Image, Jpeg, Lossless
 from imagecompression.evidence.encoded_picture import encoded_picture
 from imagecompression.evidence.jpeg_history import jpeg_history
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = needs_chromium
 
 PICTURE = photograph_like(400, 528, 3)
@@ -31,14 +30,6 @@ PAGE = """
 <img src="data:{kind};base64,{data}" width="{width}"><p style="font-size:14px">{text}</p></div>
 </div></body>
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as one:
-        found = one.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield found
-        found.close()
 
 
 def screenshot(browser: Any, file: bytes, kind: str, *, scale: float, width: int) -> Image:
