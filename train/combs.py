@@ -19,10 +19,10 @@ from train.layers import (
     PACKAGE,
     RGB_TO_YCBCR,
     convolved,
-    doubled_cosines,
-    phase_means,
+    doubled_cosine_means,
     require_rgb,
     rounded_luma,
+    whole_periods,
 )
 
 STEPS_PER_OCTAVE = 6
@@ -98,13 +98,18 @@ class CommonStepCombs(keras.layers.Layer):
         luma = keras.ops.matmul(pixels, keras.ops.cast(weights[:, None], dtype))
         if not lapped:
             luma = rounded_luma(luma)
+        period = TRANSFORMS[self.transform]
         coefficients = convolved(luma, common_kernels(self.transform), dtype)
+        # A product of matrices is faster than one that is broadcast over four numbers.
         octave = common_steps()[:STEPS_PER_OCTAVE]
-        turns = keras.ops.cast(2 * np.pi / octave[:, None], dtype)
-        angles = coefficients[..., None, :] * turns  # (B, H, W, steps, frequencies)
-        cosines = doubled_cosines(angles, OCTAVES)
-        means = keras.ops.concatenate([keras.ops.mean(one, axis=-1) for one in cosines], axis=-1)
-        return phase_means(means, TRANSFORMS[self.transform])
+        turns = np.kron(2 * np.pi / octave, np.eye(coefficients.shape[-1]))
+        angles = keras.ops.matmul(whole_periods(coefficients, period), keras.ops.cast(turns, dtype))
+        means = doubled_cosine_means(angles, OCTAVES, period)
+        by_frequency = keras.ops.stack(means, axis=2)  # (B, phases, octaves, steps·frequencies)
+        return keras.ops.mean(
+            keras.ops.reshape(by_frequency, (-1, period**2, len(octave) * OCTAVES, len(turns))),
+            axis=-1,
+        )
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """`(B, period², 18)`."""

@@ -12,7 +12,7 @@ any size, and uses `keras.ops` that ONNX has too (no FFT).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -207,7 +207,7 @@ def phase_histograms(coefficients: Any, period: int) -> Any:
     magnitudes over those edges is a linear map of them. H and W are at least `period`; what is
     over whole periods is left out, so that each phase has as many samples as the others.
     """
-    sizes = keras.ops.abs(coefficients)
+    sizes = keras.ops.abs(whole_periods(coefficients, period))
     # max(0, 1 - |c|/t) = 1 - min(|c|, t)/t; one pass over the coefficients instead of three.
     return keras.ops.concatenate(
         [
@@ -226,27 +226,42 @@ def phase_combs(coefficients: Any, period: int) -> Any:
     characteristic function at the quantiser's frequency (Fu, Shi and Su 2007 look for the same
     comb in the histogram itself).
     """
+    coefficients = whole_periods(coefficients, period)
     means = []
     for steps in COMB_STEPS:
         angles = coefficients * (2 * np.pi / steps[0])
-        means += [phase_means(cosine, period) for cosine in doubled_cosines(angles, len(steps))]
+        means += doubled_cosine_means(angles, len(steps), period)
     return keras.ops.concatenate(means, axis=-1)
 
 
-def doubled_cosines(angles: Any, count: int) -> Iterator[Any]:
-    """`cos x`, `cos 2x`, `cos 4x`, …: the combs of a step, of half of it, of a quarter, …"""
-    cosine = keras.ops.cos(angles)
-    yield cosine
-    for _ in range(count - 1):
-        cosine = 2 * cosine * cosine - 1
-        yield cosine
+def doubled_cosine_means(angles: Any, count: int, period: int) -> list[Any]:
+    """`phase_means` of `cos x`, `cos 2x`, `cos 4x`, …: combs of a step, half of it, a quarter, …
+
+    `cos 2x = 2 cos² x − 1`, but numbers are multiplied and added after the mean of many is taken.
+    """
+    values, scale = keras.ops.cos(angles), 1.0  # values·scale is the cosine
+    means = [phase_means(values, period)]
+    while len(means) < count:
+        values, scale = values * values, 2 * scale * scale
+        means.append(scale * phase_means(values, period) - 1)
+        if len(means) < count:
+            values = values - 1 / scale
+    return means
+
+
+def whole_periods(values: Any, period: int) -> Any:
+    """`(B, H, W, C)` without the rows and columns that are over."""
+    _, height, width, _ = keras.ops.shape(values)
+    return values[:, : height // period * period, : width // period * period]
 
 
 def phase_means(values: Any, period: int) -> Any:
-    """Means over the samples of each phase: `(B, H, W, C)` → `(B, period², C)`."""
+    """Means over the samples of each phase: `(B, H, W, C)` → `(B, period², C)`.
+
+    H and W must be multiples of `period`, see `whole_periods`.
+    """
     _, height, width, channels = keras.ops.shape(values)
     rows, columns = height // period, width // period
-    values = values[:, : rows * period, : columns * period]
     values = keras.ops.reshape(values, (-1, rows, period * columns * period * channels))
     down = keras.ops.mean(values, axis=1)
     down = keras.ops.reshape(down, (-1, period, columns, period * channels))
