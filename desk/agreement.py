@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Literal
 
 from imagecompression.evidence.common_comb import SOME_CODEC
+from imagecompression.evidence.intra_comb import HEVC
 from train.families import family_of
 from train.verdict import Verdict
 
@@ -25,12 +26,16 @@ TITLES = {
     "kmeans": "palette (k-means)",
     "png": "PNG",
     "tiff": "TIFF",
+    HEVC: "HEVC intra (BPG or HEIC)",
     SOME_CODEC: "traces of some lossy codec",
 }
 """Names of classes and formats as a reader knows them."""
 
 FORMATS = {**TITLES, "uncompressed": "PNG", "kmeans": "palette PNG"}
 """Names of file formats; PNG is the format of the codecs `uncompressed` and `kmeans`."""
+
+UNNAMED = (SOME_CODEC, HEVC)
+"""What classical signs say where they name no codec."""
 
 LOSSLESS = "uncompressed"
 
@@ -48,8 +53,8 @@ class Agreement:
             file, which is silent about its pixels' past; None where it cannot tell.
         network: The class that the network by itself names; None where it names none, or says
             "mixed".
-        classical: The codec whose classical signs the pixels bear, or `SOME_CODEC`; None for no
-            sign, which many codecs leave none of.
+        classical: The codec whose classical signs the pixels bear, `HEVC` or `SOME_CODEC`; None for
+            no sign, which many codecs leave none of.
     """
 
     status: AgreementStatus
@@ -100,7 +105,7 @@ def agreement(
         )
         sentence = f"{subject} whose witnesses conflict: {told}"
         known = {
-            SOME_CODEC,
+            *UNNAMED,
             *(verdict.probabilities if verdict is not None else witnesses.values()),
         }
         strange = sorted(set(witnesses.values()) - known)
@@ -109,7 +114,7 @@ def agreement(
             sentence += f" (the network knows no {names})"
     elif pairs:
         status = "agree"
-        by_name = [codec for codec in witnesses.values() if codec != SOME_CODEC]
+        by_name = [codec for codec in witnesses.values() if codec not in UNNAMED]
         one_family = f" (one family: {family_of(by_name[0])})"
         near = "" if len(set(by_name)) == 1 else one_family
         named = classical if classical in by_name else network or by_name[0]

@@ -22,7 +22,7 @@ from imagecompression.file_hash import file_sha256
 from imagecompression.image_io import LoadedImage, decode_image, read_bytes
 from train.classification import judge
 from train.decisive_signs import sign_in
-from train.families import family_of
+from train.families import FAMILIES, family_of
 from train.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def known_confusions(label: str | None, labels: list[str]) -> tuple[str, ...]:
     ]
     absent = [
         other
-        for other in TITLES
+        for other in FAMILIES
         if other not in labels and family_of(other) == family_of(label) and other != label
     ]
     return tuple(

@@ -11,9 +11,11 @@ from conftest import photograph_like
 
 from imagecompression import Avif, Codec, Image, Jpeg, Jpeg2000, JpegXr, KMeans, Lossless, Svd
 from imagecompression.evidence.common_comb import SOME_CODEC
+from imagecompression.evidence.intra_comb import HEVC
 from imagecompression.evidence.pixel_evidence import pixel_evidence
+from imagecompression.evidence.wavelet_zeros import MISSED
 from train.classification import classify
-from train.decisive_signs import MISSED, RULED_OUT, DecisiveSign, decisive_sign, sign_in
+from train.decisive_signs import RULED_OUT, DecisiveSign, decisive_sign, sign_in
 from train.verdict import as_json, verdict_from_patches
 
 LABELS = ["uncompressed", "jpeg", "jpegxr", "bpg"]
@@ -37,6 +39,8 @@ def through(codec: Codec, picture: Image = PICTURE) -> Image:
         ("jpegxr", ["uncompressed", "jpeg", "bpg"], [0, 1, 1]),  # not known to the run
         ("svd", ["uncompressed", "svd", "bpg"], [0, 1, 0]),
         (SOME_CODEC, ["jpeg", "bpg"], [1, 1]),
+        (HEVC, ["uncompressed", "jpeg", "bpg", "heic", "avif"], [0, 1, 1, 1, 0]),
+        (HEVC, ["uncompressed", "jpeg", "avif"], [0, 1, 1]),  # no class of the run
     ],
 )
 def test_what_a_sign_rules_out(opinion: str | None, labels: list[str], possible: list[int]) -> None:
@@ -51,7 +55,7 @@ def test_signs_of_files_and_of_none() -> None:
     assert decisive_sign(PICTURE[:20]) == DecisiveSign()
     for picture in (PICTURE, SMOOTH):
         sign = decisive_sign(picture)
-        assert (sign.opinion, sign.missed) == (None, "jpeg2000")
+        assert (sign.opinion, sign.doubted) == (None, {"jpeg2000": MISSED})
     assert decisive_sign(PICTURE[:180]) == DecisiveSign()  # too small to miss anything
     assert decisive_sign(through(JpegXr(quality=90))).opinion == "jpegxr"
     assert decisive_sign(through(Jpeg2000(ratio=5))).opinion == "jpeg2000"
@@ -109,10 +113,10 @@ def test_a_verdict_tells_what_took_the_networks_answer_back() -> None:
 
 def test_a_missing_sign_makes_its_codec_less_likely() -> None:
     labels = ["uncompressed", "jpeg2000", "bpg"]
-    missing = DecisiveSign(None, "No zeros.", "jpeg2000")
+    missing = DecisiveSign(None, "No zeros.", {"jpeg2000": MISSED})
     assert missing.factors(labels).tolist() == [1, MISSED, 1]
     assert missing.factors(["jpeg"]).tolist() == [1]
-    both = DecisiveSign(SOME_CODEC, "A comb.", "jpeg2000")
+    both = DecisiveSign(SOME_CODEC, "A comb.", {"jpeg2000": MISSED})
     assert both.factors(labels).tolist() == [RULED_OUT, MISSED, 1]
     unsure = verdict_from_patches([[0.3, 0.7, 0.0]], labels, sign=missing)
     assert (unsure.answer, unsure.network_label) == ("uncompressed", "jpeg2000")
@@ -123,7 +127,7 @@ def test_a_missing_sign_makes_its_codec_less_likely() -> None:
 
 def test_zeros_of_jpeg2000_stay_where_its_comb_does_not() -> None:
     sign = decisive_sign(through(Jpeg(quality=95), through(Jpeg2000(ratio=40))))
-    assert (sign.opinion, sign.missed) == ("jpeg2000", None)
+    assert (sign.opinion, sign.doubted) == ("jpeg2000", {})
     assert "zeros" in sign.reason
 
 

@@ -25,6 +25,7 @@ from imagecompression.errors import ImageCompressionError
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.container import ContainerEvidence
 from imagecompression.evidence.finding import Finding
+from imagecompression.evidence.intra_comb import HEVC
 from imagecompression.evidence.pixel_evidence import PixelEvidence
 from imagecompression.image_io import ImageReadError, load_image
 from train.classification import DEFAULT_RUN, classify
@@ -286,6 +287,9 @@ def verdict(label: str, status: Any = "named") -> Verdict:
         ("uncompressed", None, None, "no witness", "the network was not asked"),
         (None, "uncompressed", SOME_CODEC, "conflict", "signs for traces of some lossy codec."),
         (None, "bpg", SOME_CODEC, "agree", "were BPG: the network and the classical signs agree."),
+        (None, "bpg", HEVC, "agree", "were BPG: the network and the classical signs agree."),
+        (None, "avif", HEVC, "conflict", "the classical signs for HEVC intra (BPG or HEIC)."),
+        (None, None, HEVC, "one witness", "pixels were HEVC intra (BPG or HEIC): so says"),
         ("heic", "bpg", SOME_CODEC, "agree", "show BPG, as its container says: the container, the"),
         (None, None, SOME_CODEC, "one witness", "pixels show traces of some lossy codec: so says"),
     ],

@@ -8,8 +8,8 @@ likely where there is none. All are a person's to check, and none was learned fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from imagecompression import Image
 from imagecompression.evidence.pixel_evidence import PixelEvidence, Sign, measure
 from imagecompression.thread_limit import one_thread
+from train.families import family_of
 
 HEEDED = (
     "colours",
@@ -26,6 +27,7 @@ HEEDED = (
     "factor_comb",
     "picture_rank",
     "own_comb",
+    "intra_comb",
     "common_comb",
 )
 """The signs that a verdict heeds, see `imagecompression.evidence.pixel_evidence.SIGNS`; of several
@@ -36,42 +38,38 @@ RULED_OUT = 1e-6
 errors that a comb needs, and no sign was seen in 600 pictures without a codec; what is left is for
 what nobody thought of."""
 
-MISSED = 0.1
-"""What the probability of a codec is multiplied by whose sign is missing: of 180 JPEG 2000 pictures
-of `val` 18 have neither zeros nor comb, and of crops of 192×192 pixels 22."""
-
 
 @dataclass(frozen=True)
 class DecisiveSign:
     """What the signs of a picture say.
 
     Attributes:
-        opinion: "kmeans", "jpegxr", "jpeg2000", "svd", `common_comb.SOME_CODEC` for one that is not
-            told, or None.
+        opinion: "kmeans", "jpegxr", "jpeg2000", "svd", `intra_comb.HEVC`, `common_comb.SOME_CODEC`
+            for one that is not told, or None.
         reason: One sentence; empty without a sign.
-        missed: Codec whose sign is missing, or None.
+        doubted: Codecs that signs, or their absence, make less likely, and by what factor.
     """
 
     opinion: str | None = None
     reason: str = ""
-    missed: str | None = None
+    doubted: Mapping[str, float] = field(default_factory=dict)
 
     def factors(self, labels: Sequence[str]) -> npt.NDArray[np.float64]:
-        """What to multiply the classes' probabilities by, `(C,)`: 1, `MISSED` or `RULED_OUT`.
+        """What to multiply the classes' probabilities by, `(C,)`: 1, less, or `RULED_OUT`.
 
         >>> DecisiveSign("lossy").factors(["uncompressed", "bpg"]).tolist()
         [1e-06, 1.0]
         """
+        family = {label for label in labels if family_of(label) == family_of(self.opinion or "")}
         if self.opinion is None:
             possible = set(labels)
-        elif self.opinion in labels:
-            possible = {self.opinion, "jpeg"}  # a JPEG shows any of the combs now and then
+        elif family:
+            possible = family | {"jpeg"}  # a JPEG shows any of the combs now and then
         else:
             possible = set(labels) - {"uncompressed"}
         return np.array(
             [
-                (1.0 if label in possible else RULED_OUT)
-                * (MISSED if label == self.missed else 1.0)
+                (1.0 if label in possible else RULED_OUT) * self.doubted.get(label, 1.0)
                 for label in labels
             ]
         )
@@ -96,14 +94,12 @@ def sign_in(evidence: PixelEvidence) -> DecisiveSign:
 
 
 def _first(signs: Iterable[Sign]) -> DecisiveSign:
-    """The first that is decisive, and what was missed; those after it are not measured."""
-    missed = None
+    """The first that is decisive, and what is doubted; those after it are not measured."""
+    doubted: dict[str, float] = {}
     for sign in signs:
-        missed = missed or sign.missed
+        doubted |= sign.doubted
         if sign.codec is not None:
-            return DecisiveSign(sign.codec, sign.reason, missed)
-    if missed is None:
-        return DecisiveSign()
-    return DecisiveSign(
-        None, f"The picture lacks the signs that {missed} nearly always leaves.", missed
-    )
+            return DecisiveSign(sign.codec, sign.reason, doubted)
+    missing = " and ".join(doubted)
+    reason = f"The picture lacks the signs that {missing} nearly always leaves." if missing else ""
+    return DecisiveSign(None, reason, doubted)

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from imagecompression.evidence.intra_comb import HEVC
+
 FAMILIES: dict[str, str] = {
     "uncompressed": "uncompressed",
     "jpeg": "DCT 8×8 (JPEG)",
     "jpeg2000": "wavelet (JPEG 2000)",
     "jpegxr": "lapped transform (JPEG XR)",
-    "bpg": "HEVC intra",
-    "heic": "HEVC intra",
+    "bpg": HEVC,
+    "heic": HEVC,
     "avif": "AV1 intra",
     "webp": "VP8 intra",
     "jpegxl": "VarDCT (JPEG XL)",

@@ -1,8 +1,8 @@
 """What decoded pixels show by themselves about an earlier compression: a classical second opinion.
 
 Each sign is a measurement that a person can repeat. A codec is named only where one sign is
-decisive; the limits below were chosen on the training photographs alone. BPG, HEIC, AVIF and JPEG
-XL leave a sign that one of them was at work, but not which. No classical sign is a usual case.
+decisive; the limits below were chosen on the training photographs alone. BPG and HEIC are not told
+apart; AVIF and JPEG XL leave a sign that some codec was at work. No classical sign is a usual case.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from imagecompression.evidence import (
     chroma_band,
     common_comb,
     factor_comb,
+    intra_comb,
     lapped_comb,
     low_rank,
     own_comb,
@@ -34,6 +35,7 @@ from imagecompression.evidence.encoded_picture import EncodedPicture, encoded_pi
 from imagecompression.evidence.enlargement import Enlargement
 from imagecompression.evidence.finding import Finding
 from imagecompression.evidence.inset import Inset
+from imagecompression.evidence.intra_comb import HEVC
 from imagecompression.evidence.jpeg_grid import SURE, Quantisation, jpeg_grid
 from imagecompression.evidence.jpeg_history import Plane, luma_of, windows_of
 from imagecompression.evidence.low_rank import BlockRank
@@ -61,16 +63,17 @@ class Sign:
 
     Attributes:
         findings: What was measured.
-        codec: Name of the codec for which they are decisive, or `SOME_CODEC`; None if for none.
+        codec: Name of the codec for which they are decisive, `HEVC` or `SOME_CODEC`; None if for
+            none.
         reason: One sentence on it; empty if for none.
-        missed: Name of the codec that nearly always leaves them, where they are not there; else
-            None.
+        doubted: Codecs that the findings make less likely, and what to multiply their probability
+            by.
     """
 
     findings: tuple[Finding, ...]
     codec: str | None = None
     reason: str = ""
-    missed: str | None = None
+    doubted: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,9 @@ class PixelEvidence:
     Attributes:
         findings: What was measured; order and names are the same for every picture.
         opinion: Name of the codec (``"jpeg"``, ``"jpeg2000"``, ``"jpegxr"``, ``"svd"`` or
-            ``"kmeans"``) for which a sign is decisive; `SOME_CODEC` where there are only signs that
-            some codec left; None where there is no classical sign, or signs contradict.
+            ``"kmeans"``) for which a sign is decisive; `HEVC` for BPG or HEIC; `SOME_CODEC` where
+            there are only signs that some codec left; None where there is no classical sign, or
+            signs contradict.
         reason: One sentence on the opinion; empty where nothing was measured.
         signs: The findings by sign, see `SIGNS`; empty where nothing was measured.
     """
@@ -146,8 +150,8 @@ def _opinion(signs: Iterable[Sign]) -> tuple[str | None, str]:
     if "kmeans" in decisive:  # nothing but a palette can come last and leave so few colours
         decisive = {"kmeans": decisive["kmeans"]}
     if "jpeg" in decisive:  # its zeros lower ranks, and its steps are seen by other transforms too
-        decisive.pop("svd", None)
-        decisive.pop("jpegxr", None)
+        for other in ("svd", "jpegxr", HEVC):
+            decisive.pop(other, None)
     if len(decisive) > 1:
         decisive.pop(SOME_CODEC, None)
     if not decisive:
@@ -312,7 +316,7 @@ def _wavelets(lumas: Sequence[Plane]) -> Sign:
     if _least_side(lumas) < wavelet_zeros.DECISIVE_SIDE:
         return Sign(findings)
     if not wavelet_zeros.decisive(found.values()):
-        return Sign(findings, missed="jpeg2000")
+        return Sign(findings, doubted={"jpeg2000": wavelet_zeros.MISSED})
     wavelet = max(found, key=lambda name: sum(level.contrast for level in found[name]))
     reason = (
         f"Was a JPEG 2000: the bands of the {wavelet} wavelet hold more zeros at one position than "
@@ -474,6 +478,33 @@ def _factors(image: Image) -> Sign:
     return Sign(findings, "svd", comb.reason) if comb.decisive else Sign(findings)
 
 
+def _intra(windows: Sequence[Image]) -> Sign:
+    """The comb of what HEVC's intra prediction leaves."""
+    if _least_side(windows) < intra_comb.MIN_SIDE:
+        return Sign((_too_small("intra_comb", intra_comb.MIN_SIDE),))
+    comb = intra_comb.intra_comb(windows)
+    value = {
+        "nats": round(comb.nats, 1),
+        "quantiser": comb.quantiser,
+        "row": comb.row,
+        "column": comb.column,
+        "other_nats": round(comb.other_nats, 1),
+        "flat_nats": round(comb.flat_nats, 1),
+        "depth": "8 bit" if comb.exact else "more than 8 bit",
+        "quantisers": "varied" if comb.varied else "one",
+    }
+    note = (
+        "Evidence in nats that what HEVC's intra prediction leaves of 8×8 blocks is multiples of a "
+        "quantiser's step, at the best position of the grid; at ordinary positions; and with "
+        "predictions that other codecs have too. Below zero it speaks against."
+    )
+    findings = (Finding("intra_comb", value, "DERIVED", note),)
+    if not comb.decisive:
+        return Sign(findings)
+    doubted = {"bpg": intra_comb.VARIED_IN_BPG} if comb.varied else {"heic": intra_comb.ONE_IN_HEIC}
+    return Sign(findings, HEVC, comb.reason, doubted)
+
+
 def _comb_sign(name: str, comb: Comb, codec: str, note: str, **more: float) -> Sign:
     """What a comb shows, and the codec for which it is decisive; `more` strengths beside it."""
     value = {
@@ -554,6 +585,7 @@ SIGNS: Mapping[str, Callable[[_Views], Sign]] = {
     "wavelet_zeros": lambda views: _wavelets(views.lumas),
     "wavelet_comb": lambda views: _wavelet_comb(views.lumas),
     "lapped_comb": lambda views: _lapped(views.fewer),
+    "intra_comb": lambda views: _intra(views.windows),
     "common_comb": lambda views: _common([luma_of(window) for window in views.fewer]),
     "colours": lambda views: _colours(views.image, views.windows),
     "picture_rank": lambda views: _picture_rank(views.image),
