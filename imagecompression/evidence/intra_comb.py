@@ -75,8 +75,9 @@ _RIGHT_SHARE = 0.3  # of blocks whose transform has this size, before any is loo
 _LEAST_VARIANCE = 1.0
 _BEST = 2  # positions, by each kind of evidence
 _ORDINARY = slice(20, 23)  # positions, in the order of their evidence
+_FIRST_LEAD = 2.0  # nats over all but the best at the first look, to look again
 _FIRST_LOOK = (64, 2)  # blocks at every position, predictions of each that leave least
-_LOOK = (384, 4)  # at the best positions and at ordinary ones
+_LOOK = (384, 4)  # at the best positions and at ordinary ones, if that is worth it
 _NOISE = {True: 0.34, False: 0.44}  # standard deviation of coefficients, exact or not
 _MOST = 60.0  # nats of one block
 
@@ -144,31 +145,33 @@ def intra_comb(windows: Sequence[Image]) -> IntraComb:
     """
     search = _Search([_Window.of(window) for window in windows])
     positions = grid_positions(PERIOD)
-    first = [search.evidence(position, *_FIRST_LOOK, exact=False) for position in positions]
+    first = [search.evidence(position, _FIRST_LOOK, exact=False) for position in positions]
     nats = np.array([[one.nats(varied) for one in first] for varied in (False, True)])
     order = np.argsort(-nats, axis=1, kind="stable")
+    ranked = np.take_along_axis(nats, order, axis=1)
+    worth = bool(np.any(ranked[:, 0] - ranked[:, _BEST] >= _FIRST_LEAD))
+    look = _LOOK if worth else _FIRST_LOOK
     best = sorted({*order[:, :_BEST].ravel().tolist()})
-    ordinary = [place for place in order[1, _ORDINARY].tolist() if place not in best]
-    combs = []
-    for exact in (True, False):
-        likely = [search.evidence(positions[place], *_LOOK, exact=exact) for place in best]
-        others = [search.evidence(positions[place], *_LOOK, exact=exact) for place in ordinary]
-        for varied in (False, True):
-            at, one = max(enumerate(likely), key=lambda found: found[1].nats(varied))
-            position = positions[best[at]]
-            flat = search.evidence(position, *_LOOK, exact=exact, flat=True)
-            comb = IntraComb(
-                *position,
-                QUANTISERS[int(one.shared.argmax())],
-                one.nats(varied),
-                max(other.nats(varied) for other in others),
-                flat.nats(varied),
-                one.blocks,
-                exact,
-                varied,
-            )
-            combs.append(comb)
-    return max(combs, key=lambda comb: comb.nats)
+    looked = [
+        (search.evidence(positions[place], look, exact=exact), positions[place], exact)
+        for place in best
+        for exact in ((True, False) if worth else (False,))
+    ]
+    evidence, position, exact, varied = max(
+        ((*one, varied) for one in looked for varied in (False, True)),
+        key=lambda one: one[0].nats(one[3]),
+    )
+    others = [positions[place] for place in order[1, _ORDINARY].tolist() if place not in best]
+    return IntraComb(
+        *position,
+        QUANTISERS[int(evidence.shared.argmax())],
+        evidence.nats(varied),
+        max(search.evidence(other, look, exact=exact).nats(varied) for other in others),
+        search.evidence(position, look, exact=exact, flat=True).nats(varied),
+        evidence.blocks,
+        exact,
+        varied,
+    )
 
 
 @dataclass(frozen=True)
@@ -222,9 +225,15 @@ class _Search:
         return matrices, (matrices.transpose(2, 0, 1) @ self._transform).reshape(AROUND, -1)
 
     def evidence(
-        self, position: tuple[int, int], count: int, kept: int, *, exact: bool, flat: bool = False
+        self,
+        position: tuple[int, int],
+        look: tuple[int, int],
+        *,
+        exact: bool,
+        flat: bool = False,
     ) -> _Evidence:
-        """Of up to `count` blocks at a position."""
+        """Of up to so many blocks at a position, and so many predictions of each."""
+        count, kept = look
         share = -(-count // len(self._windows))
         parts = [_blocks(window, position, share, exact) for window in self._windows]
         blocks, around = (np.concatenate(part) for part in zip(*parts, strict=True))
