@@ -125,12 +125,6 @@ def test_a_missing_sign_makes_its_codec_less_likely() -> None:
     assert (sure.answer, sure.reason) == ("jpeg2000", "")
 
 
-def test_a_doubt_is_between_the_classes_of_a_family() -> None:
-    varied = DecisiveSign(HEVC, "A comb.", {"bpg": 0.05})
-    assert varied.factors(["bpg", "heic", "avif"]).tolist() == [0.05, 1, RULED_OUT]
-    assert varied.factors(["jpeg", "bpg", "svd"]).tolist() == [1, 1, RULED_OUT]
-
-
 def test_zeros_of_jpeg2000_stay_where_its_comb_does_not() -> None:
     sign = decisive_sign(through(Jpeg(quality=95), through(Jpeg2000(ratio=40))))
     assert (sign.opinion, sign.doubted) == ("jpeg2000", {})

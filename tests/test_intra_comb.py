@@ -149,14 +149,9 @@ def test_steps_are_hevcs() -> None:
 
 
 def test_opinion_and_sign() -> None:
-    for codec, doubted in ((Bpg(qp=20), "heic"), (Heic(quality=70), "bpg")):
+    for codec in (Bpg(qp=20), Heic(quality=70)):
         decoded = codec.decode(codec.encode(NOISY))[3:, 6:]
-        evidence = pixel_evidence(decoded)
-        assert evidence.opinion == HEVC
+        assert pixel_evidence(decoded).opinion == HEVC
         sign = decisive_sign(decoded)
-        assert sign.opinion == HEVC
         factors = sign.factors(["uncompressed", "jpeg", "bpg", "heic", "avif"])
-        assert factors[0] == factors[4] == pytest.approx(1e-6)
-        likely = {"bpg": 2, "heic": 3}
-        other = likely.pop(doubted)
-        assert factors[other] < factors[likely.popitem()[1]]
+        assert factors == pytest.approx([1e-6, 1, 1, 1, 1e-6])

@@ -67,11 +67,9 @@ class DecisiveSign:
             possible = family | {"jpeg"}  # a JPEG shows any of the combs now and then
         else:
             possible = set(labels) - {"uncompressed"}
-        # Where the opinion can mean one class alone, there is no other to prefer.
-        doubted = {} if len(family) == 1 else self.doubted
         return np.array(
             [
-                (1.0 if label in possible else RULED_OUT) * doubted.get(label, 1.0)
+                (1.0 if label in possible else RULED_OUT) * self.doubted.get(label, 1.0)
                 for label in labels
             ]
         )

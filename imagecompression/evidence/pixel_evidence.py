@@ -499,10 +499,7 @@ def _intra(windows: Sequence[Image]) -> Sign:
         "predictions that other codecs have too. Below zero it speaks against."
     )
     findings = (Finding("intra_comb", value, "DERIVED", note),)
-    if not comb.decisive:
-        return Sign(findings)
-    doubted = {"bpg": intra_comb.VARIED_IN_BPG} if comb.varied else {"heic": intra_comb.ONE_IN_HEIC}
-    return Sign(findings, HEVC, comb.reason, doubted)
+    return Sign(findings, HEVC, comb.reason) if comb.decisive else Sign(findings)
 
 
 def _comb_sign(name: str, comb: Comb, codec: str, note: str, **more: float) -> Sign:
