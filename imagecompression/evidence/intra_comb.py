@@ -142,24 +142,30 @@ def intra_comb(windows: Sequence[Image]) -> IntraComb:
     order = np.argsort(-nats, axis=1, kind="stable")
     ranked = np.take_along_axis(nats, order, axis=1)
     worth = bool(np.any(ranked[:, 0] - ranked[:, _BEST] >= _FIRST_LEAD))
-    look = _LOOK if worth else _FIRST_LOOK
+
+    def look(place: int, exact: bool) -> _Evidence:
+        return search.evidence(positions[place], _LOOK, exact=exact) if worth else first[place]
+
     best = sorted({*order[:, :_BEST].ravel().tolist()})
     looked = [
-        (search.evidence(positions[place], look, exact=exact), positions[place], exact)
+        (look(place, exact), place, exact)
         for place in best
         for exact in ((True, False) if worth else (False,))
     ]
-    evidence, position, exact, varied = max(
+    evidence, place, exact, varied = max(
         ((*one, varied) for one in looked for varied in (False, True)),
         key=lambda one: one[0].nats(one[3]),
     )
-    others = [positions[place] for place in order[1, _ORDINARY].tolist() if place not in best]
+    others = [place for place in order[1, _ORDINARY].tolist() if place not in best]
+    flat = search.evidence(
+        positions[place], _LOOK if worth else _FIRST_LOOK, exact=exact, flat=True
+    )
     return IntraComb(
-        *position,
+        *positions[place],
         QUANTISERS[int(evidence.shared.argmax())],
         evidence.nats(varied),
-        max(search.evidence(other, look, exact=exact).nats(varied) for other in others),
-        search.evidence(position, look, exact=exact, flat=True).nats(varied),
+        max(look(other, exact).nats(varied) for other in others),
+        flat.nats(varied),
         evidence.blocks,
         exact,
         varied,
@@ -189,7 +195,7 @@ class _Window:
 
     @classmethod
     def of(cls, window: Image) -> _Window:
-        luma = luma_of(window).astype(np.float32)
+        luma = luma_of(window)
         clipped = (window == 0) | (window == 255)
         if clipped.ndim == 3:
             clipped = clipped.any(axis=-1)
