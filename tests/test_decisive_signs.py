@@ -13,9 +13,8 @@ from imagecompression import Avif, Codec, Image, Jpeg, Jpeg2000, JpegXr, KMeans,
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.intra_comb import HEVC
 from imagecompression.evidence.pixel_evidence import pixel_evidence
-from imagecompression.evidence.wavelet_zeros import MISSED
 from train.classification import classify
-from train.decisive_signs import RULED_OUT, DecisiveSign, decisive_sign, sign_in
+from train.decisive_signs import MISSED, RULED_OUT, DecisiveSign, decisive_sign, sign_in
 from train.verdict import as_json, verdict_from_patches
 
 LABELS = ["uncompressed", "jpeg", "jpegxr", "bpg"]
@@ -55,7 +54,7 @@ def test_signs_of_files_and_of_none() -> None:
     assert decisive_sign(PICTURE[:20]) == DecisiveSign()
     for picture in (PICTURE, SMOOTH):
         sign = decisive_sign(picture)
-        assert (sign.opinion, sign.doubted) == (None, {"jpeg2000": MISSED})
+        assert (sign.opinion, sign.missed) == (None, "jpeg2000")
     assert decisive_sign(PICTURE[:180]) == DecisiveSign()  # too small to miss anything
     assert decisive_sign(through(JpegXr(quality=90))).opinion == "jpegxr"
     assert decisive_sign(through(Jpeg2000(ratio=5))).opinion == "jpeg2000"
@@ -113,10 +112,10 @@ def test_a_verdict_tells_what_took_the_networks_answer_back() -> None:
 
 def test_a_missing_sign_makes_its_codec_less_likely() -> None:
     labels = ["uncompressed", "jpeg2000", "bpg"]
-    missing = DecisiveSign(None, "No zeros.", {"jpeg2000": MISSED})
+    missing = DecisiveSign(None, "No zeros.", "jpeg2000")
     assert missing.factors(labels).tolist() == [1, MISSED, 1]
     assert missing.factors(["jpeg"]).tolist() == [1]
-    both = DecisiveSign(SOME_CODEC, "A comb.", {"jpeg2000": MISSED})
+    both = DecisiveSign(SOME_CODEC, "A comb.", "jpeg2000")
     assert both.factors(labels).tolist() == [RULED_OUT, MISSED, 1]
     unsure = verdict_from_patches([[0.3, 0.7, 0.0]], labels, sign=missing)
     assert (unsure.answer, unsure.network_label) == ("uncompressed", "jpeg2000")
@@ -127,7 +126,7 @@ def test_a_missing_sign_makes_its_codec_less_likely() -> None:
 
 def test_zeros_of_jpeg2000_stay_where_its_comb_does_not() -> None:
     sign = decisive_sign(through(Jpeg(quality=95), through(Jpeg2000(ratio=40))))
-    assert (sign.opinion, sign.doubted) == ("jpeg2000", {})
+    assert (sign.opinion, sign.missed) == ("jpeg2000", None)
     assert "zeros" in sign.reason
 
 

@@ -8,8 +8,8 @@ likely where there is none. All are a person's to check, and none was learned fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,10 @@ RULED_OUT = 1e-6
 errors that a comb needs, and no sign was seen in 600 pictures without a codec; what is left is for
 what nobody thought of."""
 
+MISSED = 0.1
+"""What the probability of a codec is multiplied by whose sign is missing: of 180 JPEG 2000 pictures
+of `val` 18 have neither zeros nor comb, and of crops of 192×192 pixels 22."""
+
 
 @dataclass(frozen=True)
 class DecisiveSign:
@@ -47,15 +51,15 @@ class DecisiveSign:
         opinion: "kmeans", "jpegxr", "jpeg2000", "svd", `intra_comb.HEVC`, `common_comb.SOME_CODEC`
             for one that is not told, or None.
         reason: One sentence; empty without a sign.
-        doubted: Codecs that signs, or their absence, make less likely, and by what factor.
+        missed: Codec whose sign is missing, or None.
     """
 
     opinion: str | None = None
     reason: str = ""
-    doubted: Mapping[str, float] = field(default_factory=dict)
+    missed: str | None = None
 
     def factors(self, labels: Sequence[str]) -> npt.NDArray[np.float64]:
-        """What to multiply the classes' probabilities by, `(C,)`: 1, less, or `RULED_OUT`.
+        """What to multiply the classes' probabilities by, `(C,)`: 1, `MISSED` or `RULED_OUT`.
 
         >>> DecisiveSign("lossy").factors(["uncompressed", "bpg"]).tolist()
         [1e-06, 1.0]
@@ -69,7 +73,8 @@ class DecisiveSign:
             possible = set(labels) - {"uncompressed"}
         return np.array(
             [
-                (1.0 if label in possible else RULED_OUT) * self.doubted.get(label, 1.0)
+                (1.0 if label in possible else RULED_OUT)
+                * (MISSED if label == self.missed else 1.0)
                 for label in labels
             ]
         )
@@ -94,12 +99,14 @@ def sign_in(evidence: PixelEvidence) -> DecisiveSign:
 
 
 def _first(signs: Iterable[Sign]) -> DecisiveSign:
-    """The first that is decisive, and what is doubted; those after it are not measured."""
-    doubted: dict[str, float] = {}
+    """The first that is decisive, and what was missed; those after it are not measured."""
+    missed = None
     for sign in signs:
-        doubted |= sign.doubted
+        missed = missed or sign.missed
         if sign.codec is not None:
-            return DecisiveSign(sign.codec, sign.reason, doubted)
-    missing = " and ".join(doubted)
-    reason = f"The picture lacks the signs that {missing} nearly always leaves." if missing else ""
-    return DecisiveSign(None, reason, doubted)
+            return DecisiveSign(sign.codec, sign.reason, missed)
+    if missed is None:
+        return DecisiveSign()
+    return DecisiveSign(
+        None, f"The picture lacks the signs that {missed} nearly always leaves.", missed
+    )

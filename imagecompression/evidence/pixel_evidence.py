@@ -66,14 +66,14 @@ class Sign:
         codec: Name of the codec for which they are decisive, `HEVC` or `SOME_CODEC`; None if for
             none.
         reason: One sentence on it; empty if for none.
-        doubted: Codecs that the findings make less likely, and what to multiply their probability
-            by.
+        missed: Name of the codec that nearly always leaves them, where they are not there; else
+            None.
     """
 
     findings: tuple[Finding, ...]
     codec: str | None = None
     reason: str = ""
-    doubted: Mapping[str, float] = field(default_factory=dict)
+    missed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ def _wavelets(lumas: Sequence[Plane]) -> Sign:
     if _least_side(lumas) < wavelet_zeros.DECISIVE_SIDE:
         return Sign(findings)
     if not wavelet_zeros.decisive(found.values()):
-        return Sign(findings, doubted={"jpeg2000": wavelet_zeros.MISSED})
+        return Sign(findings, missed="jpeg2000")
     wavelet = max(found, key=lambda name: sum(level.contrast for level in found[name]))
     reason = (
         f"Was a JPEG 2000: the bands of the {wavelet} wavelet hold more zeros at one position than "

@@ -24,10 +24,6 @@ MIN_SIDE = 96
 DECISIVE_SIDE = 192
 """In smaller windows chance may look like JPEG 2000."""
 
-MISSED = 0.1
-"""What to multiply JPEG 2000's probability by where the zeros are missing: of 180 such pictures of
-`val` 18 have neither zeros nor comb, and of crops of 192×192 pixels 22."""
-
 ZERO = 0.7
 """Coefficients below this, in gray levels, count as zero: rounding to 8 bits moves them by 0.35."""
 
