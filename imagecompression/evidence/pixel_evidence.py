@@ -150,7 +150,7 @@ def _opinion(signs: Iterable[Sign]) -> tuple[str | None, str]:
     if "kmeans" in decisive:  # nothing but a palette can come last and leave so few colours
         decisive = {"kmeans": decisive["kmeans"]}
     if "jpeg" in decisive:  # its zeros lower ranks, and its steps are seen by other transforms too
-        for other in ("svd", "jpegxr", HEVC):
+        for other in ("svd", "jpegxr", HEVC, "avif"):
             decisive.pop(other, None)
     if len(decisive) > 1:
         decisive.pop(SOME_CODEC, None)
@@ -479,27 +479,35 @@ def _factors(image: Image) -> Sign:
 
 
 def _intra(windows: Sequence[Image]) -> Sign:
-    """The comb of what HEVC's intra prediction leaves."""
+    """The combs of what the intra predictions of HEVC and AV1 leave."""
     if _least_side(windows) < intra_comb.MIN_SIDE:
         return Sign((_too_small("intra_comb", intra_comb.MIN_SIDE),))
-    comb = intra_comb.intra_comb(windows)
-    value = {
-        "nats": round(comb.nats, 1),
-        "quantiser": comb.quantiser,
-        "row": comb.row,
-        "column": comb.column,
-        "other_nats": round(comb.other_nats, 1),
-        "flat_nats": round(comb.flat_nats, 1),
-        "depth": "8 bit" if comb.exact else "more than 8 bit",
-        "quantisers": "varied" if comb.varied else "one",
-    }
+    combs = intra_comb.intra_combs(windows)
+    value = [
+        {
+            "opinion": comb.opinion,
+            "nats": round(comb.nats, 1),
+            "step": round(comb.step, 2),
+            "quantiser": comb.quantiser,
+            "row": comb.row,
+            "column": comb.column,
+            "other_nats": round(comb.other_nats, 1),
+            "plain_nats": round(comb.plain_nats, 1),
+            "depth": "8 bit" if comb.exact else "more than 8 bit",
+            "steps": "varied" if comb.varied else "one",
+        }
+        for comb in combs
+    ]
     note = (
-        "Evidence in nats that what HEVC's intra prediction leaves of 8×8 blocks is multiples of a "
-        "quantiser's step, at the best position of the grid; at ordinary positions; and with "
-        "predictions that other codecs have too. Below zero it speaks against."
+        "Evidence in nats that what the intra prediction of HEVC, or of AV1, leaves of blocks of "
+        "4×4 and 8×8 is multiples of a step (in gray levels), beyond what multiples without "
+        "prediction explain, at the best position of the grid; and at ordinary positions."
     )
     findings = (Finding("intra_comb", value, "DERIVED", note),)
-    return Sign(findings, HEVC, comb.reason) if comb.decisive else Sign(findings)
+    for comb in combs:
+        if comb.decisive:
+            return Sign(findings, comb.opinion, comb.reason)
+    return Sign(findings)
 
 
 def _comb_sign(name: str, comb: Comb, codec: str, note: str, **more: float) -> Sign:
