@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Literal
 
 from imagecompression.evidence.common_comb import SOME_CODEC
-from imagecompression.evidence.intra_comb import HEVC
+from imagecompression.evidence.hevc_intra import HEVC
 from train.families import family_of
 from train.verdict import Verdict
 

@@ -11,7 +11,7 @@ from conftest import photograph_like
 
 from imagecompression import Avif, Codec, Image, Jpeg, Jpeg2000, JpegXr, KMeans, Lossless, Svd
 from imagecompression.evidence.common_comb import SOME_CODEC
-from imagecompression.evidence.intra_comb import HEVC
+from imagecompression.evidence.hevc_intra import HEVC
 from imagecompression.evidence.pixel_evidence import pixel_evidence
 from train.classification import classify
 from train.decisive_signs import MISSED, RULED_OUT, DecisiveSign, decisive_sign, sign_in

@@ -25,7 +25,7 @@ from imagecompression.errors import ImageCompressionError
 from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.container import ContainerEvidence
 from imagecompression.evidence.finding import Finding
-from imagecompression.evidence.intra_comb import HEVC
+from imagecompression.evidence.hevc_intra import HEVC
 from imagecompression.evidence.pixel_evidence import PixelEvidence
 from imagecompression.image_io import ImageReadError, load_image
 from train.classification import DEFAULT_RUN, classify

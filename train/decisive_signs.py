@@ -48,8 +48,8 @@ class DecisiveSign:
     """What the signs of a picture say.
 
     Attributes:
-        opinion: "kmeans", "jpegxr", "jpeg2000", "svd", `intra_comb.HEVC`, `common_comb.SOME_CODEC`
-            for one that is not told, or None.
+        opinion: "kmeans", "jpegxr", "jpeg2000", "svd", "avif", `hevc_intra.HEVC`,
+            `common_comb.SOME_CODEC` for one that is not told, or None.
         reason: One sentence; empty without a sign.
         missed: Codec whose sign is missing, or None.
     """

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from imagecompression.evidence.intra_comb import HEVC
+from imagecompression.evidence.hevc_intra import HEVC
 
 FAMILIES: dict[str, str] = {
     "uncompressed": "uncompressed",

@@ -2,7 +2,7 @@
 
 Each sign is a measurement that a person can repeat. A codec is named only where one sign is
 decisive; the limits below were chosen on the training photographs alone. BPG and HEIC are not told
-apart; AVIF and JPEG XL leave a sign that some codec was at work. No classical sign is a usual case.
+apart; JPEG XL leaves a sign that some codec was at work. No classical sign is a usual case.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.encoded_picture import EncodedPicture, encoded_picture
 from imagecompression.evidence.enlargement import Enlargement
 from imagecompression.evidence.finding import Finding
+from imagecompression.evidence.hevc_intra import HEVC
 from imagecompression.evidence.inset import Inset
-from imagecompression.evidence.intra_comb import HEVC
 from imagecompression.evidence.jpeg_grid import SURE, Quantisation, jpeg_grid
 from imagecompression.evidence.jpeg_history import Plane, luma_of, windows_of
 from imagecompression.evidence.low_rank import BlockRank
@@ -82,10 +82,10 @@ class PixelEvidence:
 
     Attributes:
         findings: What was measured; order and names are the same for every picture.
-        opinion: Name of the codec (``"jpeg"``, ``"jpeg2000"``, ``"jpegxr"``, ``"svd"`` or
-            ``"kmeans"``) for which a sign is decisive; `HEVC` for BPG or HEIC; `SOME_CODEC` where
-            there are only signs that some codec left; None where there is no classical sign, or
-            signs contradict.
+        opinion: Name of the codec (``"jpeg"``, ``"jpeg2000"``, ``"jpegxr"``, ``"avif"``, ``"svd"``
+            or ``"kmeans"``) for which a sign is decisive; `HEVC` for BPG or HEIC; `SOME_CODEC`
+            where there are only signs that some codec left; None where there is no classical sign,
+            or signs contradict.
         reason: One sentence on the opinion; empty where nothing was measured.
         signs: The findings by sign, see `SIGNS`; empty where nothing was measured.
     """
