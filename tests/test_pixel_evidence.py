@@ -32,6 +32,7 @@ from imagecompression.evidence.colour_count import colour_count
 from imagecompression.evidence.comb import tooth_spectrum
 from imagecompression.evidence.common_comb import SOME_CODEC, common_comb
 from imagecompression.evidence.factor_comb import _entries, factor_comb
+from imagecompression.evidence.hevc_intra import HEVC
 from imagecompression.evidence.jpeg_grid import SURE, jpeg_grid
 from imagecompression.evidence.jpeg_history import luma_of, windows_of
 from imagecompression.evidence.lapped_comb import lapped_basis
@@ -352,13 +353,21 @@ def test_no_opinion_on_few_coefficients() -> None:
 
 
 @pytest.mark.parametrize(
-    "codec", [Avif(quality=95), Avif(quality=80), Bpg(qp=30), JpegXl(distance=0.5)]
+    ("codec", "opinion"),
+    [
+        (Avif(quality=95), SOME_CODEC),
+        (Avif(quality=80), SOME_CODEC),
+        (Bpg(qp=30), HEVC),  # its prediction tells more
+        (JpegXl(distance=0.5), SOME_CODEC),
+    ],
 )
-def test_one_step_for_all_frequencies_tells_some_codec(codec: Codec) -> None:
+def test_one_step_for_all_frequencies_tells_some_codec(codec: Codec, opinion: str) -> None:
     picture = photograph_like(400, 480, 3)
     assert pixel_evidence(picture).opinion is None
     found = pixel_evidence(codec.decode(codec.encode(picture))[3:, 6:])
-    assert found.opinion == SOME_CODEC
+    assert found.signs["common_comb"].codec == SOME_CODEC
+    assert "row 5, column 2" in found.signs["common_comb"].reason
+    assert found.opinion == opinion
     assert "row 5, column 2" in found.reason
 
 
