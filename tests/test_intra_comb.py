@@ -215,7 +215,7 @@ def test_small_gray_flat_and_clipped_pictures() -> None:
 
 def test_steps_are_hevcs() -> None:
     assert STEPS[6:12] == pytest.approx(2 * STEPS[:6])
-    assert STEPS[0] == 1.25  # quantiser 6: 40/64 doubled
+    assert STEPS[3] == 1.25  # quantiser 6: 40/64 doubled
 
 
 def test_opinion_and_sign() -> None:

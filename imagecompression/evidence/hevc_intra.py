@@ -23,8 +23,8 @@ Reals = npt.NDArray[np.float64]
 PLANAR, MEAN, ACROSS, DOWN = 0, 1, 10, 26
 """Modes that are no slanted direction; 2 to 34 are directions, from the lower left clockwise."""
 
-QUANTISERS = range(6, 30)
-"""Quantiser parameters looked for: steps of 1.25 to 18 gray levels."""
+QUANTISERS = range(3, 30)
+"""Quantiser parameters looked for: steps of 0.9 to 18 gray levels."""
 
 _SCALES = np.array([40, 45, 51, 57, 64, 72]) / 64  # levelScale (8.6.3)
 STEPS = np.array([_SCALES[qp % 6] * 2.0 ** (qp // 6) for qp in QUANTISERS])

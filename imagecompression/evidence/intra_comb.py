@@ -49,8 +49,8 @@ _ORDINARY = slice(20, 23)  # positions, in the order of their evidence
 _FIRST_LEAD = 2.0  # nats over all but the best at the first look, to look again
 _FIRST_LOOK = ({4: 128, 8: 64}, 2)  # blocks at every position, predictions of each that leave least
 _SECOND_LOOK = ({4: 256, 8: 128}, 2)  # at the best positions, if that is worth it
-_LOOK = ({4: 768, 8: 384}, 4)  # at the very best and at ordinary ones
-_NOISE = {True: 0.34, False: 0.44}  # standard deviation of coefficients, exact or not
+_LOOK = ({4: 1536, 8: 768}, 4)  # at the very best and at ordinary ones
+_NOISE = {True: 0.31, False: 0.44}  # standard deviation of coefficients, exact or not
 _MOST = 60.0  # nats of one block
 _PLACES = 32  # of coefficients in a gray level
 
