@@ -21,6 +21,8 @@ Reals = npt.NDArray[np.float64]
 ALL, USUAL = "all", "usual"
 """Kinds of predictions."""
 
+_AT_ONCE = 128  # blocks, to keep memory small
+
 
 @dataclass(frozen=True, eq=False)
 class IntraCoding:
@@ -101,16 +103,21 @@ class BlockCoding:
         """
         predictions, spectra = self._predictions[kind]
         first = self._transforms[0]
-        guesses = (around @ spectra).reshape(-1, len(predictions), self.side**2)
-        if self._nearest and kind == ALL:
-            nearest = self._nearest_samples(around)
-            guesses = np.concatenate([guesses, (nearest @ first)[:, None]], axis=1)
-        sizes = np.abs((blocks @ first)[:, None] - guesses).sum(axis=-1)
-        kept = min(kept, sizes.shape[1])
-        best = np.argpartition(sizes, kept - 1, axis=1)[:, :kept]
+        nearest = self._nearest_samples(around) if self._nearest and kind == ALL else None
+        best = np.concatenate(
+            [
+                _least(
+                    around[some] @ spectra,
+                    None if nearest is None else nearest[some] @ first,
+                    blocks[some] @ first,
+                    kept,
+                )
+                for some in np.array_split(np.arange(len(blocks)), len(blocks) // _AT_ONCE + 1)
+            ]
+        )
         linear = np.minimum(best, len(predictions) - 1)
         samples = (predictions[linear] @ around[:, None, :, None])[..., 0]
-        if self._nearest and kind == ALL:
+        if nearest is not None:
             samples = np.where((best > linear)[..., None], nearest[:, None], samples)
         if exact:
             samples = np.floor(samples + np.float32(0.5))
@@ -141,3 +148,21 @@ class BlockCoding:
             np.where(from_upper <= from_corner, upper, corner),
         )
         return guess.reshape(len(around), side**2)
+
+
+def _least(guesses: Plane, nearest: Plane | None, blocks: Plane, kept: int) -> npt.NDArray[np.intp]:
+    """Places `(N, K)` of those predictions that leave least, `nearest` as the last.
+
+    Args:
+        guesses: Coefficients of linear predictions `(N, V·C)`.
+        nearest: Of the prediction by the nearest sample `(N, C)`.
+        blocks: Of the blocks `(N, C)`.
+        kept: K, or more than there are.
+    """
+    found = guesses.reshape(len(blocks), -1, blocks.shape[1])
+    if nearest is not None:
+        found = np.concatenate([found, nearest[:, None]], axis=1)
+    found -= blocks[:, None]
+    sizes = np.abs(found, out=found).sum(axis=-1)
+    kept = min(kept, sizes.shape[1])
+    return np.argpartition(sizes, kept - 1, axis=1)[:, :kept]

@@ -149,25 +149,23 @@ def _clearest(search: _Search) -> IntraComb:
     worth = bool(np.any(by_part[:, -1] - by_part[:, -3] >= _FIRST_LEAD))
 
     best = sorted({*order[:, :_BEST].ravel().tolist()})
-    place = max(
-        best,
-        key=lambda place: (
-            search.evidence(
-                positions[place], _SECOND_LOOK if worth else _FIRST_LOOK, kind=USUAL
-            ).most
-        ),
-    )
-    look = _LOOK if worth else _FIRST_LOOK
+
+    def second_look(place: int) -> float:
+        return search.evidence(positions[place], _SECOND_LOOK, kind=USUAL).most
+
+    place = max(best, key=second_look if worth else lambda place: first[place].most)
+    others = [other for other in order[1].tolist() if parts[other] != parts[place]][_ORDINARY]
+    looks = {False: first[place]}
+    if worth:
+        looks = {one: search.evidence(positions[place], _LOOK, exact=one) for one in (True, False)}
     evidence, exact, varied = max(
-        (
-            (search.evidence(positions[place], look, exact=exact), exact, varied)
-            for exact in (True, False)
-            for varied in (False, True)
-        ),
+        ((one, exact, varied) for exact, one in looks.items() for varied in (False, True)),
         key=lambda one: one[0].nats(one[2]),
     )
-    others = [other for other in order[1].tolist() if parts[other] != parts[place]][_ORDINARY]
-    ordinary = [search.evidence(positions[other], look, exact=exact) for other in others]
+    ordinary = [
+        search.evidence(positions[other], _LOOK, exact=exact) if worth else first[other]
+        for other in others
+    ]
     row, column = positions[place]
     return IntraComb(
         search.coding.opinion,
