@@ -159,7 +159,8 @@ def _least(guesses: Plane, nearest: Plane | None, blocks: Plane, kept: int) -> n
         blocks: Of the blocks `(N, C)`.
         kept: K, or more than there are.
     """
-    found = guesses.reshape(len(blocks), -1, blocks.shape[1])
+    count, coefficients = blocks.shape
+    found = guesses.reshape(count, guesses.shape[1] // coefficients, coefficients)
     if nearest is not None:
         found = np.concatenate([found, nearest[:, None]], axis=1)
     found -= blocks[:, None]
