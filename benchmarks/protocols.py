@@ -31,6 +31,7 @@ from datasets.histories import History
 from datasets.operations import LOSSY, Compress, Crop, Resize
 from datasets.patches import as_rgb
 from datasets.plan import BuildConfig
+from datasets.workers import Pool, worker_pool
 from imagecompression import CODECS
 from imagecompression.image_io import read_image
 from train.answers import (
@@ -38,6 +39,7 @@ from train.answers import (
     ProtocolSettings,
     RememberedAnswers,
     RememberedSigns,
+    Row,
     Tally,
     View,
     ask,
@@ -132,26 +134,18 @@ def foreign(
     return ProtocolResult("foreign", tally.rows())
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, default=DEFAULT_RUN)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--folder", type=Path, default=Path("../protocols"))
-    parser.add_argument("--out", type=Path, default=Path("results/protocols.csv"))
-    parser.add_argument("--pictures", type=int, help="of each folder; all if left out")
-    parser.add_argument("--folders", default="kodak,val", help="of the data")
-    parser.add_argument("--protocols", default="all", help="names, or all")
-    arguments = parser.parse_args()
+def measured(arguments: argparse.Namespace, pool: Pool) -> dict[str, list[Row]]:
+    """The tables of all protocols, by their names."""
     folder, data, count = arguments.folder, arguments.data, arguments.pictures
     run = Run.load(arguments.run)
     usual = dataclasses.replace(
         run_settings(run, "all"),
         kinds=read_kinds(data / "sources.csv"),
-        sign=RememberedSigns(),
+        signs=RememberedSigns(pool),
         **ASKED,
     )
     asked_once = RememberedAnswers(run.predict)  # seven classes are judged by the same answers
-    tables: dict[str, list[dict[str, object]]] = {}
+    tables: dict[str, list[Row]] = {}
 
     def keep(name: str, result: ProtocolResult) -> None:
         tables.setdefault(result.name, []).extend({"set": name} | row for row in result.rows)
@@ -189,6 +183,21 @@ def main() -> int:
                 for skipped, reason in report.skipped.items():
                     print(f"{name}: {skipped} not run: {reason}", file=sys.stderr)
     keep("foreign", foreign(run, data / "foreign", usual, count))
+    return tables
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, default=DEFAULT_RUN)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--folder", type=Path, default=Path("../protocols"))
+    parser.add_argument("--out", type=Path, default=Path("results/protocols.csv"))
+    parser.add_argument("--pictures", type=int, help="of each folder; all if left out")
+    parser.add_argument("--folders", default="kodak,val", help="of the data")
+    parser.add_argument("--protocols", default="all", help="names, or all")
+    arguments = parser.parse_args()
+    with worker_pool() as pool:
+        tables = measured(arguments, pool)
     for name, rows in tables.items():
         write_table(arguments.out.with_name(f"{arguments.out.stem}_{name}.csv"), rows)
     write_environment(arguments.out)

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +22,7 @@ from datasets.patches import PatchConfig, extract_patches
 from datasets.seeds import generator
 from datasets.sources import pixel_hash
 from datasets.storage import Storage
+from datasets.workers import Crashed, WorkerError
 from imagecompression import CODECS, Jpeg, Jpeg2000, Lossless, RateSearch, RatioTarget
 from imagecompression.metrics import measure
 from train import ais22 as ais22_module
@@ -252,7 +253,7 @@ def test_reliability_tells_honest_probabilities_from_boasts(dataset: Path) -> No
     def modest(patches: np.ndarray) -> np.ndarray:
         return 0.4 * knowing(patches) + 0.2  # 0.52 for the true class, which is always right
 
-    alone = dataclasses.replace(SETTINGS, sign=lambda image: DecisiveSign())
+    alone = dataclasses.replace(SETTINGS, signs=lambda images: [DecisiveSign()] * len(images))
     plain = held_out_reliability(modest, dataset, alone)
     assert [row["probabilities"] for row in plain.rows] == ["network", "network"]
     sharp = Sharpness(temperature=0.05, scale=20.0, correlation=1.0)
@@ -287,7 +288,7 @@ def test_bands_and_levels(dataset: Path) -> None:
         return "uncompressed" if mild else None
 
     done: list[tuple[str, int, int]] = []
-    alone = dataclasses.replace(SETTINGS, sign=lambda image: DecisiveSign())
+    alone = dataclasses.replace(SETTINGS, signs=lambda images: [DecisiveSign()] * len(images))
     result = bands(Knowing(dataset, wrong=wrong), dataset, alone, lambda *told: done.append(told))
     assert done[-1] == ("bands", 15, 15)
     for level, each in (("patch-32", 3), ("patch-48", 3), ("image", 1)):
@@ -330,7 +331,7 @@ def test_signs_of_whole_pictures_take_wrong_answers_back(dataset: Path) -> None:
         answers = Knowing(dataset, wrong=wrong)(patches)
         return 0.8 * answers + 0.2 * np.eye(len(LABELS))[LABELS.index("jpeg")]
 
-    rows = bands(unsure, dataset, dataclasses.replace(SETTINGS, sign=RememberedSigns())).rows
+    rows = bands(unsure, dataset, dataclasses.replace(SETTINGS, signs=RememberedSigns())).rows
     assert rows == bands(unsure, dataset, SETTINGS).rows
     patches, pictures = (
         row_of(rows, level=level, measure="class", label="jpeg")["accuracy"]
@@ -705,3 +706,34 @@ def test_settings_of_a_run(shape: tuple, sizes: tuple, tmp_path: Path) -> None:
     assert settings == ProtocolSettings(
         LABELS, "val", patch_sizes=sizes, image_patch=96, trained_on=frozenset(["a"])
     )
+
+
+def test_signs_by_processes_are_those_of_one() -> None:
+    """And equal pictures are looked at once."""
+    image = np.random.default_rng(0).integers(0, 256, (80, 90, 3)).astype(np.uint8)
+    palette = (image[..., :1] // 128 * 90).repeat(3, axis=2)
+    asked = []
+
+    class Counting:
+        processes = 1
+
+        def run(self, function: Callable[..., object], tasks: Iterable[tuple]) -> Iterator[tuple]:
+            tasks = list(tasks)
+            asked.append(len(tasks))
+            yield from reversed([(number, function(*task)) for number, task in enumerate(tasks)])
+
+    alone, pooled = RememberedSigns(), RememberedSigns(Counting())
+    for images in ([image, palette, image], [palette]):
+        assert pooled(images) == alone(images)
+    assert asked == [2]
+
+
+def test_a_picture_that_ends_its_process_is_told() -> None:
+    class Ending:
+        processes = 1
+
+        def run(self, function: Callable[..., object], tasks: Iterable[tuple]) -> Iterator[tuple]:
+            yield 0, Crashed(0, "killed three times")
+
+    with pytest.raises(WorkerError, match="killed three times"):
+        RememberedSigns(Ending())([np.zeros((64, 64, 3), np.uint8)])

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.seeds import generator
+from datasets.workers import Crashed, Pool, WorkerError
 from imagecompression import Image
 from imagecompression.evidence.encoded_picture import encoded_picture
 from train.bootstrap import share_interval
@@ -46,6 +47,11 @@ class UnsuitableDatasetError(EvaluationError):
     """A dataset that lacks what a protocol judges; other protocols may do."""
 
 
+def signs_of(images: Sequence[Image]) -> list[DecisiveSign]:
+    """`decisive_sign` of several pictures."""
+    return [decisive_sign(image) for image in images]
+
+
 @dataclass(frozen=True)
 class ProtocolSettings:
     """What all protocols need to know of the classifier and of how much to ask.
@@ -66,7 +72,7 @@ class ProtocolSettings:
         cache: For "ais22": folder for its encodes.
         workers: For "ais22": processes; None takes one for each core.
         seed: Fixes patches, samples and operations.
-        sign: What rules classes out of a picture's verdict; a `RememberedSigns` saves time where
+        signs: What rules classes out of pictures' verdicts; a `RememberedSigns` saves time where
             several protocols see the same pictures.
     """
 
@@ -83,7 +89,7 @@ class ProtocolSettings:
     cache: Path | None = None
     workers: int | None = None
     seed: int = 0
-    sign: Callable[[Image], DecisiveSign] = decisive_sign
+    signs: Callable[[Sequence[Image]], list[DecisiveSign]] = signs_of
 
     def pictures(self, dataset: Path) -> list[Picture]:
         """What may be judged of a dataset, see `read_pictures`."""
@@ -178,17 +184,40 @@ class RememberedAnswers:
 
 
 class RememberedSigns:
-    """`decisive_sign` that looks at equal pictures once."""
+    """`decisive_sign` of several pictures that looks at equal ones once.
 
-    def __init__(self) -> None:
+    Args:
+        pool: Processes that look; None for this one.
+    """
+
+    def __init__(self, pool: Pool | None = None) -> None:
+        self._pool = pool
         self._known: dict[bytes, DecisiveSign] = {}
 
-    def __call__(self, image: Image) -> DecisiveSign:
-        """See `decisive_sign`."""
-        key = hashlib.blake2b(f"{image.shape}".encode() + image.tobytes(), digest_size=16).digest()
-        if key not in self._known:
-            self._known[key] = decisive_sign(image)
-        return self._known[key]
+    def __call__(self, images: Sequence[Image]) -> list[DecisiveSign]:
+        """See `decisive_sign`.
+
+        Raises:
+            WorkerError: A picture ends the processes that look at it.
+        """
+        keys = [
+            hashlib.blake2b(f"{image.shape}".encode() + image.tobytes(), digest_size=16).digest()
+            for image in images
+        ]
+        new = {
+            key: image for key, image in zip(keys, images, strict=True) if key not in self._known
+        }
+        self._known.update(zip(new, self._look(list(new.values())), strict=True))
+        return [self._known[key] for key in keys]
+
+    def _look(self, images: list[Image]) -> list[DecisiveSign]:
+        if self._pool is None or not images:
+            return signs_of(images)
+        found = dict(self._pool.run(decisive_sign, [(image,) for image in images]))
+        for sign in found.values():
+            if isinstance(sign, Crashed):
+                raise WorkerError(sign.reason)
+        return [found[number] for number in range(len(images))]
 
 
 def patch_level(size: int) -> str:
@@ -235,14 +264,13 @@ def ask(predict: Predict, shown: Iterable[View], settings: ProtocolSettings) -> 
             patches = np.concatenate([cuts[place].patches for place in asked])
             answers = probabilities(predict, patches, settings)
             ends = np.cumsum([len(cuts[place].patches) for place in asked])[:-1]
+            pictures = [picture for place in asked for picture in cuts[place].pictures]
+            signs = iter(settings.signs(pictures))
             for place, part in zip(asked, np.split(answers, ends), strict=True):
-                view, pictures = batch[place], cuts[place].pictures
-                items = part.reshape(len(pictures), -1, part.shape[-1])
+                view = batch[place]
+                items = part.reshape(len(cuts[place].pictures), -1, part.shape[-1])
                 judged = np.stack(
-                    [
-                        settings.sign(picture).applied(pooled_probabilities(item), labels)
-                        for picture, item in zip(pictures, items, strict=True)
-                    ]
+                    [next(signs).applied(pooled_probabilities(item), labels) for item in items]
                 )
                 yield Answers(level, view.label, view.source, view.facts, judged.astype(np.float32))
 

@@ -54,7 +54,7 @@ def held_out_reliability(
         if len(asked):
             number = settings.labels.index(picture.label)
             patches.append(probabilities(predict, asked, settings))
-            signs.append(settings.sign(image))
+            signs += settings.signs([image])
             patch_truth += [number] * len(asked)
             truth.append(number)
             sources.add(picture.source)

@@ -339,7 +339,9 @@ def _blocks(
     `(N, 4·side + 1)`."""
     row, column = position
     variance = window.variance[side][row::side, column::side]
-    most = np.argsort(-variance, axis=None, kind="stable")[:count]
+    most = np.arange(variance.size)
+    if count < variance.size:
+        most = np.argpartition(-variance, count, axis=None)[:count]
     rows, columns = np.unravel_index(most[variance.ravel()[most] > _LEAST_VARIANCE], variance.shape)
     tops, lefts = row + side * rows[:, None], column + side * columns[:, None]
     luma, inside = window.rounded if exact else window.luma, np.arange(side)
