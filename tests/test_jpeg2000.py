@@ -299,10 +299,10 @@ def test_hostile_sizes_are_refused_at_once(
     data = bytearray(bare(photograph_like(64, 64, 3)))
     struct.pack_into(">8I", data, 8, *size)
     for file in (bytes(data), jp2(bytes(data), 64, 64, 3)):
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(CodecError):
             Jpeg2000.decode(file)
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
     assert capfd.readouterr() == ("", "")
 
 

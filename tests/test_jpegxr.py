@@ -239,10 +239,10 @@ def test_hostile_sizes_are_refused_at_once(
     tiled[at + 16 : at + 19] = b"\xff\xff\xff"
     files.append(bytes(tiled))
     for file in files:
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(CodecError):
             JpegXr.decode(file)
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
     assert capfd.readouterr() == ("", "")
 
 

@@ -297,10 +297,10 @@ def test_truncated_files_are_refused(data: bytes) -> None:
     ],
 )
 def test_lying_headers_are_refused_quickly(data: bytes, message: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(CodecError, match=message):
         Svd.decode(data)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 CLAIMS: tuple[tuple[tuple[int, ...], int, dict[str, Any]], ...] = (
@@ -326,9 +326,9 @@ def test_small_files_that_claim_much_are_decoded_quickly(
     data = Svd(step=512, **fields).encode(picture)
     assert len(data) < 4200
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     decoded = Svd.decode(data)
-    seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert decoded.shape == shape
     assert seconds < 4
