@@ -499,9 +499,10 @@ def test_few_colours_of_a_dark_picture_are_no_palette(channels: int) -> None:
     assert colour_count(palette, [palette]).decisive
 
 
-def test_a_mosaic_is_no_codec() -> None:
-    small = photograph_like(50, 60, 3)
-    mosaic = np.repeat(np.repeat(small, 8, axis=0), 8, axis=1)
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+def test_a_mosaic_is_no_codec(factor: int) -> None:
+    small = photograph_like(400 // factor, 480 // factor, 3)
+    mosaic = np.repeat(np.repeat(small, factor, axis=0), factor, axis=1)
     assert pixel_evidence(mosaic).opinion is None
 
 

@@ -33,6 +33,10 @@ MIN_SIDE = 64
 NATS = 50.0
 """Least evidence of a decisive comb, and least lead over other positions."""
 
+LEAD_OF_POSITION = 5.0
+"""Least ratio to the evidence at ordinary positions: of mosaics and palettes, which have few
+different values, all positions show some."""
+
 LEAD_OF_CODING = 2.0
 """Least ratio to the evidence for the other coding: some predictions of both are alike."""
 
@@ -41,12 +45,12 @@ CODINGS = (HEVC_INTRA, AV1_INTRA)
 _SIDES = sorted({side for coding in CODINGS for side in coding.sides})
 
 _TEETH = 10
-_SHARES = (0.0, 0.05, 0.3)  # of blocks whose transform has this size, rightly predicted
+_SHARES = (0.0, 0.01, 0.05, 0.3)  # of blocks whose transform has this size, rightly predicted
 _PLAIN_SHARES = (0.0, 0.3)  # of blocks that are on multiples without any prediction
 _LEAST_VARIANCE = 1.0
 _BEST = 3  # positions, by each kind of evidence
 _ORDINARY = slice(20, 23)  # positions, in the order of their evidence
-_FIRST_LEAD = 2.0  # nats over all but the best at the first look, to look again
+_FIRST_LEAD = 1.0  # nats over all but the best at the first look, to look again
 _FIRST_LOOK = ({4: 128, 8: 64}, 2)  # blocks at every position, predictions of each that leave least
 _SECOND_LOOK = ({4: 256, 8: 128}, 2)  # at the best positions, if that is worth it
 _LOOK = ({4: 1536, 8: 768}, 4)  # at the very best and at ordinary ones
@@ -100,6 +104,7 @@ class IntraComb:
         return (
             self.nats >= NATS
             and self.nats - self.other_nats >= NATS
+            and self.nats >= LEAD_OF_POSITION * self.other_nats
             and self.nats >= LEAD_OF_CODING * self.rival_nats
         )
 
