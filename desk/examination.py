@@ -206,13 +206,13 @@ def examine_bytes(
                 f"Received: {width}×{height}"
             )
         else:
-            with ThreadPoolExecutor(1) as beside:
+            with ThreadPoolExecutor(2) as beside:
                 evidence = beside.submit(_pixel_evidence, encoded)
                 found = trace_map(judged, run)
+                judging = beside.submit(judge, encoded, run, lambda: sign_in(evidence.result()))
                 regions = find_regions(found)
                 drawn = map_picture(judged, found, regions)
-                verdict = judge(encoded, run, lambda: sign_in(evidence.result()))
-                pixels = evidence.result()
+                verdict, pixels = judging.result(), evidence.result()
     opinion = pixels.opinion if pixels is not None else None
     mixed = regions is not None and regions.is_mixed
     named = None

@@ -13,6 +13,7 @@ from train.outputs import Outputs
 from train.run import Run
 from train.unknown import EmbeddingDensity, Rejection
 from train.verdict import (
+    MOST_ASKED,
     VerdictError,
     as_json,
     patch_offsets,
@@ -82,6 +83,18 @@ def test_patches_of_gray_and_colour(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(
         pixels[0], first if first.ndim == 3 else first[..., None] + 0 * pixels[0]
     )
+
+
+def test_of_many_patches_some_are_drawn_all_over() -> None:
+    image = np.random.default_rng(0).integers(0, 128, (1024, 1000, 3), np.uint8)
+    image[:, 500:] += 128
+    image[:256] = 7  # says nothing
+    pixels, left_out = telling_patches(image, 64)
+    rows, columns = patch_offsets(1024, 1000, 64)
+    assert len(pixels) == MOST_ASKED < len(rows) * len(columns) - left_out
+    assert 0.2 < left_out / (len(rows) * len(columns)) < 0.3
+    assert 20 <= np.sum(pixels.mean(axis=(1, 2, 3)) > 128) <= 44
+    np.testing.assert_array_equal(telling_patches(image, 64)[0], pixels)
 
 
 def test_pictures_without_a_verdict() -> None:

@@ -77,7 +77,7 @@ def colour_count(image: Image, windows: Sequence[Image]) -> ColourCount:
         windows: Parts of it, or itself.
     """
     packed = np.concatenate([_packed(window).ravel() for window in windows])
-    found, number = np.unique(packed, return_counts=True)
+    found, number = _counted(packed)
     shares = number / number.sum()
     entropy = float(-(shares * np.log(shares)).sum())
     exact = len(windows) == 1
@@ -89,7 +89,7 @@ def colour_count(image: Image, windows: Sequence[Image]) -> ColourCount:
             seen[_packed(image[top : top + lines])] = True
         found = np.flatnonzero(seen)
     tiles = [
-        len(np.unique(_packed(window[top : top + _TILE, left : left + _TILE])))
+        len(_counted(_packed(window[top : top + _TILE, left : left + _TILE]).ravel())[0])
         for window in windows
         for top in range(0, max(1, window.shape[0] - _TILE + 1), 2 * _TILE)
         for left in range(0, max(1, window.shape[1] - _TILE + 1), 2 * _TILE)
@@ -104,6 +104,16 @@ def colour_count(image: Image, windows: Sequence[Image]) -> ColourCount:
         gray=gray,
         pixels=image.shape[0] * image.shape[1],
     )
+
+
+def _counted(packed: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
+    """Different values, ascending, and how often they are there.
+
+    As `np.unique`, which would import masked arrays for as long as all counting takes.
+    """
+    ordered = np.sort(packed)
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return ordered[starts], np.diff(starts, append=len(ordered))
 
 
 def _crowded(colours: npt.NDArray[np.int64], gray_in_three: bool) -> float:

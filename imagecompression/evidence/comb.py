@@ -28,6 +28,14 @@ def grid_positions(period: int) -> list[tuple[int, int]]:
     return [(row, column) for row in range(period) for column in range(period)]
 
 
+def medians(values: Reals) -> Reals:
+    """Of each row `(R, N)`, as `np.median`, which would first import masked arrays for as long as
+    a comb takes."""
+    ordered = np.sort(values, axis=1)
+    count = values.shape[1]
+    return np.asarray((ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2)
+
+
 def tooth_spectrum(
     sizes: npt.NDArray[np.float32], smallest: float, largest: int
 ) -> npt.NDArray[np.complex128]:
@@ -129,7 +137,7 @@ class CombSearch:
         cosine, counts = self._teeth
         number = counts @ tables
         means = (cosine @ tables) / np.maximum(number, 1)
-        above = means - np.median(means, axis=1, keepdims=True)
+        above = means - medians(means)[:, np.newaxis]
         return np.where(number >= _LEAST_COEFFICIENTS, above * np.sqrt(2 * number), 0.0)
 
     def clearest(self, strengths: Reals, positions: Sequence[tuple[int, int]]) -> Comb:

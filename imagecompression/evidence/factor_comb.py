@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imagecompression.codec import Image
-from imagecompression.evidence.comb import tooth_spectrum
+from imagecompression.evidence.comb import medians, tooth_spectrum
 from imagecompression.evidence.dct import dct_basis
 from imagecompression.evidence.jpeg_history import Plane, luma_of
 
@@ -82,7 +82,7 @@ def factor_comb(image: Image) -> FactorComb:
     first, last = int(2 * _LARGEST / _HIGH), int(2 * _LARGEST / _LOW)
     padded = np.pad(spectrum[: last + 1 + _SMOOTH], (_SMOOTH, 0), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * _SMOOTH + 1)
-    above = (spectrum[: last + 1] - np.median(windows, axis=1))[first:]
+    above = (spectrum[: last + 1] - medians(windows))[first:]
     best = first + int(above.argmax())
     places = np.arange(first, last + 1)
     other = np.abs(places - np.rint(places / best) * best) > _APART

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -135,7 +136,8 @@ def intra_combs(windows: Sequence[Image]) -> tuple[IntraComb, ...]:
             position.
     """
     prepared = [_Window.of(window) for window in windows]
-    combs = [_clearest(_Search(prepared, coding)) for coding in CODINGS]
+    with ThreadPoolExecutor(len(CODINGS)) as beside:
+        combs = list(beside.map(lambda coding: _clearest(_Search(prepared, coding)), CODINGS))
     return tuple(
         replace(one, rival_nats=max(other.nats for other in combs if other is not one))
         for one in combs
