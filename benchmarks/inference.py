@@ -26,7 +26,6 @@ from train.classification import DEFAULT_RUN
 from train.run import Run
 from train.verdict import telling_patches
 
-PATCHES = 256
 ROUNDS = 8
 COLD_ROUNDS = 5
 SIZES = {"1 megapixel": (1024, 1024), "12 megapixels": (3000, 4000)}
@@ -58,7 +57,7 @@ def main() -> int:
     arguments = parser.parse_args()
     run = Run.load(arguments.run)
     picture = generated_picture(1024, 1024, 3)
-    patches, _ = telling_patches(picture, run.patch_size, PATCHES)
+    patches, _ = telling_patches(picture, run.patch_size)
     pixels = patches[..., 0].size
     run.predict(patches)
     seconds = []

@@ -109,7 +109,7 @@ def colour_count(image: Image, windows: Sequence[Image]) -> ColourCount:
 def _counted(packed: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
     """Different values, ascending, and how often they are there.
 
-    As `np.unique`, which would import masked arrays for as long as all counting takes.
+    As `np.unique`, which imports masked arrays first: that takes longer than the counting.
     """
     ordered = np.sort(packed)
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))

@@ -29,8 +29,8 @@ def grid_positions(period: int) -> list[tuple[int, int]]:
 
 
 def medians(values: Reals) -> Reals:
-    """Of each row `(R, N)`, as `np.median`, which would first import masked arrays for as long as
-    a comb takes."""
+    """Of each row `(R, N)`, as `np.median`, which imports masked arrays first: that takes longer
+    than the sorting."""
     ordered = np.sort(values, axis=1)
     count = values.shape[1]
     return np.asarray((ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2)
