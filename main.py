@@ -603,13 +603,15 @@ def classify_command(
     """Name the codec that has compressed each picture."""
     with user_errors(json_output):
         from train.classification import DEFAULT_RUN, classify_files
+        from train.run import Run
         from train.verdict import as_json
 
-        loaded = loaded_run(run)
+        loaded = Run.load(run or DEFAULT_RUN)
         with staged_progress() as progress:
             results, errors = classify_files(
                 images, loaded, lambda done, total: progress("classifying", done, total)
             )
+        announce_notes(loaded)
         if json_output:
             print_json(
                 {
@@ -1105,9 +1107,14 @@ def loaded_run(path: Path | None) -> Run:
     loaded = Run.load(path or DEFAULT_RUN)
     if loaded.onnx is None:
         load_keras()
-    for note in loaded.notes:
-        announce(note)
+    announce_notes(loaded)
     return loaded
+
+
+def announce_notes(run: Run) -> None:
+    """What a user should know before believing a run."""
+    for note in run.notes:
+        announce(note)
 
 
 def announce(line: str) -> None:

@@ -14,6 +14,7 @@ from imagecompression import CODECS
 from imagecompression.errors import ImageCompressionError
 from imagecompression.evidence.encoded_picture import EncodedPicture, encoded_picture
 from imagecompression.image_io import read_image
+from train.backend import load_keras
 from train.decisive_signs import DecisiveSign, decisive_sign
 from train.run import Run
 from train.verdict import Verdict, telling_patches, verdict_from_patches
@@ -56,8 +57,7 @@ def classify(image: npt.NDArray[np.uint8], run: Run) -> Verdict:
         VerdictError: The picture is smaller than one patch, or is no `uint8` picture.
         RunError: The run's model cannot be loaded.
     """
-    encoded = encoded_picture(image, run.patch_size)
-    return judge(encoded, run, lambda: decisive_sign(encoded.pixels))
+    return _verdict_on(encoded_picture(image, run.patch_size), run)
 
 
 def judge(encoded: EncodedPicture, run: Run, measure_sign: Callable[[], DecisiveSign]) -> Verdict:
@@ -71,9 +71,9 @@ def judge(encoded: EncodedPicture, run: Run, measure_sign: Callable[[], Decisive
     Raises:
         VerdictError, RunError: See `classify`.
     """
-    pixels, left_out = telling_patches(encoded.pixels, run.patch_size)
     with ThreadPoolExecutor(1) as beside:
         sign = beside.submit(measure_sign)
+        pixels, left_out = telling_patches(encoded.pixels, run.patch_size)
         if run.rejection is None or len(pixels) == 0:
             probabilities, unknown = run.predict(pixels), ""
         else:
@@ -109,14 +109,31 @@ def classify_files(
         ImageCompressionError: The run's model, calibration or rejection cannot be loaded.
     """
     files, errors = find_pictures(paths)
-    # A damaged file is the run's fault, not the first picture's.
-    _ = run.onnx or run.model, run.calibration, run.rejection
     results = []
-    for done, path in enumerate(files, start=1):
-        try:
-            results.append((str(path), classify(read_image(path), run)))
-        except ImageCompressionError as error:
-            errors.append((str(path), str(error)))
-        if progress is not None:
-            progress(done, len(files))
+    with ThreadPoolExecutor(1) as beside:
+        loading = beside.submit(_load, run)  # while the first picture is read
+        for done, path in enumerate(files, start=1):
+            try:
+                encoded = encoded_picture(read_image(path), run.patch_size)
+                loading.result()
+                results.append((str(path), _verdict_on(encoded, run)))
+            except ImageCompressionError as error:
+                if error is loading.exception():  # the run's fault, not the picture's
+                    raise
+                errors.append((str(path), str(error)))
+            if progress is not None:
+                progress(done, len(files))
+        loading.result()
     return results, errors
+
+
+def _load(run: Run) -> None:
+    """Read what a verdict needs of a run."""
+    if run.onnx is None:
+        load_keras()
+        _ = run.model
+    _ = run.calibration, run.rejection
+
+
+def _verdict_on(encoded: EncodedPicture, run: Run) -> Verdict:
+    return judge(encoded, run, lambda: decisive_sign(encoded.pixels))
