@@ -110,6 +110,19 @@ def test_a_verdict_tells_what_took_the_networks_answer_back() -> None:
     assert (agreed.answer, agreed.network_label, agreed.reason) == ("bpg", None, "")
 
 
+def test_a_sign_of_a_codec_that_the_run_does_not_know() -> None:
+    sign = DecisiveSign("avif", "A comb.")
+    patches = [[0.1, 0.1, 0.1, 0.7]]
+    found = verdict_from_patches(patches, LABELS, sign=sign)
+    assert (found.answer, found.label, found.known) == ("unknown", LABELS[3], False)
+    assert found.reason == "A comb. That is none of the classes that this run knows."
+    known = verdict_from_patches(patches, [*LABELS[:3], "avif"], sign=sign)
+    assert (known.answer, known.reason) == ("avif", "")
+    jpeg = LABELS.index("jpeg")
+    shows_any = [[0.9 if place == jpeg else 0.03 for place in range(len(LABELS))]]
+    assert verdict_from_patches(shows_any, LABELS, sign=sign).answer == "jpeg"
+
+
 def test_a_missing_sign_makes_its_codec_less_likely() -> None:
     labels = ["uncompressed", "jpeg2000", "bpg"]
     missing = DecisiveSign(None, "No zeros.", "jpeg2000")

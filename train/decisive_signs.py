@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagecompression import Image
+from imagecompression.evidence.common_comb import SOME_CODEC
 from imagecompression.evidence.pixel_evidence import PixelEvidence, Sign, measure
 from imagecompression.thread_limit import one_thread
 from train.families import family_of
@@ -43,6 +44,10 @@ MISSED = 0.1
 of `val` 18 have neither zeros nor comb, and of crops of 192×192 pixels 22."""
 
 
+SHOWS_ANY = "jpeg"
+"""Shows any of the combs now and then, so that none rules it out."""
+
+
 @dataclass(frozen=True)
 class DecisiveSign:
     """What the signs of a picture say.
@@ -68,7 +73,7 @@ class DecisiveSign:
         if self.opinion is None:
             possible = set(labels)
         elif family:
-            possible = family | {"jpeg"}  # a JPEG shows any of the combs now and then
+            possible = family | {SHOWS_ANY}
         else:
             possible = set(labels) - {"uncompressed"}
         return np.array(
@@ -78,6 +83,20 @@ class DecisiveSign:
                 for label in labels
             ]
         )
+
+    def is_foreign_to(self, labels: Sequence[str], answer: str) -> bool:
+        """Whether it shows a codec of a family that no class belongs to.
+
+        >>> DecisiveSign("avif").is_foreign_to(["uncompressed", "jpeg", "bpg"], "bpg")
+        True
+
+        Args:
+            labels: The classes.
+            answer: The most probable of them; a JPEG may show a foreign comb.
+        """
+        if self.opinion in (None, SOME_CODEC) or answer == SHOWS_ANY:
+            return False
+        return all(family_of(label) != family_of(self.opinion or "") for label in labels)
 
     def applied(
         self, probabilities: npt.NDArray[np.float64], labels: Sequence[str]

@@ -169,6 +169,8 @@ def verdict_from_patches(
     if sign is not None:
         pooled = sign.applied(pooled, labels)
     best = int(pooled.argmax())
+    if sign is not None and sign.is_foreign_to(labels, labels[best]):
+        unknown = f"{sign.reason} That is none of the classes that this run knows."
     reason = unknown
     if sign is not None and best != said and not unknown:
         reason = f"The network alone says {labels[said]}. {sign.reason}"
