@@ -390,7 +390,8 @@ def _glymur() -> Any:
     """The glymur module with an OpenJPEG library loaded.
 
     glymur's wheel holds no OpenJPEG and looks for one only while it is imported, so the copy
-    inside Pillow's or imagecodecs' wheel is offered at that moment where the system has none.
+    inside Pillow's or imagecodecs' wheel is offered at that moment. The system's is second choice:
+    no constraints pin its version, and another makes other bytes.
 
     Raises:
         CodecUnavailableError: glymur is missing, or no OpenJPEG library can be found.
@@ -398,8 +399,8 @@ def _glymur() -> Any:
     find_library = ctypes.util.find_library
 
     def find_openjpeg(name: str) -> str | None:
-        found = find_library(name)
-        return _bundled_openjpeg() if found is None and name == "openjp2" else found
+        bundled = _bundled_openjpeg() if name == "openjp2" else None
+        return bundled or find_library(name)
 
     with _IMPORT_LOCK:
         ctypes.util.find_library = find_openjpeg

@@ -254,6 +254,16 @@ def test_jpeg2000_without_a_library_is_unavailable() -> None:
     assert "Install" in done.stdout
 
 
+def test_jpeg2000_takes_the_library_of_the_wheels_before_the_systems() -> None:
+    script = (
+        "import ctypes.util\n"
+        "ctypes.util.find_library = lambda name: f'/nowhere/lib{name}.so'\n"
+        "from imagecompression import Jpeg2000\n"
+        "Jpeg2000.check_available()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
 def test_jpeg2000_of_sixteen_bits_is_rounded_to_eight() -> None:
     import imagecodecs
 
