@@ -674,8 +674,11 @@ def report_command(
     """Examine pictures and write a report on each, as JSON, HTML and PDF."""
     with user_errors(json_output):
         from desk.batch import write_reports
+        from train.classification import DEFAULT_RUN
+        from train.run import Run
 
-        loaded = loaded_run(run)
+        loaded = Run.load(run or DEFAULT_RUN)
+        announce_notes(loaded)
         options = (("--out", out), ("--run", run), ("--case", case))
         given = [str(word) for option in options if option[1] is not None for word in option]
         words = ["report", *map(str, images), *given, *(["--json"] if json_output else [])]
@@ -1096,19 +1099,6 @@ def complain_of_sources(result: Any) -> None:
         complain(problem.file, problem.error)
     if problems:
         raise typer.Exit(1)
-
-
-def loaded_run(path: Path | None) -> Run:
-    """A run, the shipped one if none is named, ready to be asked; its notes are announced."""
-    from train.backend import load_keras
-    from train.classification import DEFAULT_RUN
-    from train.run import Run
-
-    loaded = Run.load(path or DEFAULT_RUN)
-    if loaded.onnx is None:
-        load_keras()
-    announce_notes(loaded)
-    return loaded
 
 
 def announce_notes(run: Run) -> None:

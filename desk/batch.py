@@ -82,8 +82,7 @@ def write_reports(
         OSError: A report or an entry cannot be written.
     """
     files, missing = find_pictures(paths)
-    # A damaged file is the run's fault, not the first picture's.
-    _ = run.onnx or run.model, run.calibration, run.rejection
+    run.prepare()
     read_error_rates(run.path, run.model_sha256)
     names = report_names(files)
     targets = [out / f"{name}.{kind}" for name in names for kind in KINDS]

@@ -24,7 +24,6 @@ from imagecompression import CODECS, RatioTarget, SsimTarget, Target, codec_from
 from imagecompression.codec import CodecError, TooManyPixelsError, lower_pixel_limit
 from imagecompression.image_io import UnknownFormatError, decode_image
 from imagecompression.transcoding import compress_picture, parse_settings
-from train.backend import load_keras
 from train.classification import classify
 from train.run import Run
 from train.verdict import VerdictError, as_json
@@ -120,9 +119,7 @@ def prepare(run: Path, max_pixels: int, memory_bytes: int) -> dict[str, Any]:
         ImageCompressionError: The run cannot be loaded.
     """
     loaded = _run(run)
-    if loaded.onnx is None:
-        load_keras()
-    _ = loaded.onnx or loaded.model, loaded.calibration, loaded.rejection
+    loaded.prepare()
     read_error_rates(loaded.path, loaded.model_sha256)
     facts = {"tool": _tool(), "model": model_facts(loaded)}
     _limit_memory(memory_bytes)

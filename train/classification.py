@@ -14,7 +14,6 @@ from imagecompression import CODECS
 from imagecompression.errors import ImageCompressionError
 from imagecompression.evidence.encoded_picture import EncodedPicture, encoded_picture
 from imagecompression.image_io import read_image
-from train.backend import load_keras
 from train.decisive_signs import DecisiveSign, decisive_sign
 from train.run import Run
 from train.verdict import Verdict, telling_patches, verdict_from_patches
@@ -111,7 +110,7 @@ def classify_files(
     files, errors = find_pictures(paths)
     results = []
     with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(_load, run)  # while the first picture is read
+        loading = beside.submit(run.prepare)  # while the first picture is read
         for done, path in enumerate(files, start=1):
             try:
                 encoded = encoded_picture(read_image(path), run.patch_size)
@@ -125,14 +124,6 @@ def classify_files(
                 progress(done, len(files))
         loading.result()
     return results, errors
-
-
-def _load(run: Run) -> None:
-    """Read what a verdict needs of a run."""
-    if run.onnx is None:
-        load_keras()
-        _ = run.model
-    _ = run.calibration, run.rejection
 
 
 def _verdict_on(encoded: EncodedPicture, run: Run) -> Verdict:

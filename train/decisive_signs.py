@@ -69,7 +69,7 @@ class DecisiveSign:
         >>> DecisiveSign("lossy").factors(["uncompressed", "bpg"]).tolist()
         [1e-06, 1.0]
         """
-        family = {label for label in labels if family_of(label) == family_of(self.opinion or "")}
+        family = self._family(labels)
         if self.opinion is None:
             possible = set(labels)
         elif family:
@@ -96,7 +96,11 @@ class DecisiveSign:
         """
         if self.opinion in (None, SOME_CODEC) or answer == SHOWS_ANY:
             return False
-        return all(family_of(label) != family_of(self.opinion or "") for label in labels)
+        return not self._family(labels)
+
+    def _family(self, labels: Sequence[str]) -> set[str]:
+        """The classes of the family of the codec that it shows."""
+        return {label for label in labels if family_of(label) == family_of(self.opinion or "")}
 
     def applied(
         self, probabilities: npt.NDArray[np.float64], labels: Sequence[str]
@@ -118,7 +122,7 @@ def sign_in(evidence: PixelEvidence) -> DecisiveSign:
 
 
 def _first(signs: Iterable[Sign]) -> DecisiveSign:
-    """The first that is decisive, and what was missed; those after it are not measured."""
+    """The first that is decisive, and what was missed; those after it do not count."""
     missed = None
     for sign in signs:
         missed = missed or sign.missed

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from imagecompression.errors import ImageCompressionError
 from imagecompression.file_hash import file_sha256
+from train.backend import load_keras
 from train.calibration import Calibration
 from train.onnx_export import ONNX_FILE, OnnxError, OnnxModel
 from train.outputs import Outputs, output_model
@@ -108,7 +109,8 @@ class Run:
         Raises:
             RunError: The model file is damaged, or does not fit the labels.
         """
-        import keras  # here, because Keras takes seconds to load and few users of a Run need it
+        load_keras()  # here, because it takes seconds and few users of a Run need it
+        import keras
 
         import train.models  # noqa: F401  registers the layers that the file names
 
@@ -172,6 +174,14 @@ class Run:
         """
         found = Rejection.load(self.path)
         return found if found is not None and found.model_sha256 == self.model_sha256 else None
+
+    def prepare(self) -> None:
+        """Read now what a verdict needs, so that a damaged file is not a picture's fault.
+
+        Raises:
+            ImageCompressionError: The model, calibration or rejection cannot be loaded.
+        """
+        _ = self.onnx or self.model, self.calibration, self.rejection
 
     @property
     def notes(self) -> list[str]:

@@ -21,7 +21,6 @@ from desk.app.upload import (
 from desk.report import printable
 from desk.tool_facts import tool_facts
 from imagecompression.errors import ImageCompressionError
-from train.backend import load_keras
 from train.classification import DEFAULT_RUN
 from train.run import Run
 
@@ -93,9 +92,7 @@ def show_command(line: str) -> None:
 def loaded_run() -> Run:
     """The run that names codecs, its model loaded once for all sessions."""
     run = Run.load(app_settings().run or DEFAULT_RUN)
-    if run.onnx is None:
-        load_keras()
-        _ = run.model
+    _ = run.onnx or run.model
     return run
 
 

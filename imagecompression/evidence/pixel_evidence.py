@@ -146,13 +146,7 @@ def measure(image: Image, names: Iterable[str] | None = None) -> Iterator[Sign]:
     """
     views = _Views(image)
     with ThreadPoolExecutor(2) as beside:
-        signs = [beside.submit(SIGNS[name], views) for name in (SIGNS if names is None else names)]
-        try:
-            for sign in signs:
-                yield sign.result()
-        finally:
-            for sign in signs:
-                sign.cancel()
+        yield from beside.map(lambda name: SIGNS[name](views), SIGNS if names is None else names)
 
 
 def _opinion(signs: Iterable[Sign]) -> tuple[str | None, str]:
